@@ -1,0 +1,36 @@
+"""The suite as one DAG: fetch -> prepare -> fit -> compare -> report. Settings: params.yaml.
+
+snakemake --cores all                                            everything, to results/<scale>/report.html
+snakemake --cores all results/laptop/papers/cgcnn/comparison.csv one paper
+snakemake --cores all --config scale=smoke                       the quick version that the tests run
+"""
+
+from replimat import cards
+from replimat.experiments.catalogue import plan
+
+configfile: "params.yaml"
+
+SCALE = config["scale"]
+PLAN = plan(SCALE, config["data"])  # paper -> its experiments
+RUNS = {(one.paper, one.name): one for planned in PLAN.values() for one in planned}
+
+
+container: config["container"]
+
+
+wildcard_constraints:
+    paper="[a-z0-9_]+",
+    experiment="[a-z0-9-]+",
+
+
+rule all:
+    default_target: True
+    input:
+        f"results/{SCALE}/report.html",
+
+
+include: "workflow/fetch.smk"
+include: "workflow/prepare.smk"
+include: "workflow/fit.smk"
+include: "workflow/compare.smk"
+include: "workflow/report.smk"

@@ -1,0 +1,319 @@
+"""Cards: what a person writes about a paper or a dataset, read into validated objects.
+
+`papers/<key>/card.yaml` and `papers/<key>/claims.csv` describe a paper, `datasets/<name>.yaml` a dataset.
+Unknown keys are refused, so that a typo is an error and not a silent default.
+"""
+
+import csv
+import os
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from replimat.errors import CardError
+
+SCALES = ("smoke", "laptop", "paper")
+Scale = Literal["smoke", "laptop", "paper"]
+Origin = Literal["paper", "substitute", "computed", "simulated"]
+Family = Literal["property", "generation", "characterisation", "phonons"]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Key = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+ExperimentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+
+
+class Card(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# ---------------------------------------------------------------- datasets
+
+
+class Member(Card):
+    """One file taken out of an archive (or the file itself, when the source is a plain URL)."""
+
+    path: str  # inside the archive, or relative to the mirror's root
+    save_as: str  # inside data/<dataset>/
+    sha256: Sha256
+    bytes: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _stays_inside(self):
+        target = PurePosixPath(self.save_as)
+        if target.is_absolute() or ".." in target.parts:
+            raise ValueError(f"save_as must stay inside the dataset's folder, got {self.save_as!r}")
+        return self
+
+
+class RegistrySource(Card):
+    """Files inside a published package: found by the package finder, checked, never executed."""
+
+    kind: Literal["registry"]
+    package: str
+    version: str
+    file: str
+    sha256: Sha256
+    bytes: int = Field(gt=0)
+    members: list[Member] = Field(min_length=1)
+
+
+class UrlSource(Card):
+    """A paper's own file by URL; taken from REPLIMAT_MIRROR first when that is set."""
+
+    kind: Literal["url"]
+    url: str
+    members: list[Member] = Field(min_length=1)
+
+
+class ComputedSource(Card):
+    """Labels computed by a physics engine in the pipeline."""
+
+    kind: Literal["computed"]
+    engine: str
+    members: list[Member] = Field(default_factory=list)
+
+
+Source = Annotated[RegistrySource | UrlSource | ComputedSource, Field(discriminator="kind")]
+
+
+class TargetCard(Card):
+    """One target of a dataset. `range` is the closed interval every finite value must lie in."""
+
+    unit: str
+    description: str
+    column: str | None = None
+    range: tuple[float, float] | None = None
+    count: int | None = None  # finite values expected
+
+
+class DatasetCard(Card):
+    """A dataset, or (kind: weights) the released weights of a paper's author."""
+
+    name: Key
+    title: str
+    kind: Literal["structures", "weights"] = "structures"
+    data: Literal["embedded", "paper"] = "embedded"
+    summary: str
+    licence: str
+    citation: str
+    level_of_theory: str | None = None
+    source: Source
+    reader: Key | None = None  # module of replimat.datasets; None for weights
+    rows: int | None = None  # usable rows after the reader left out broken ones
+    periodic: bool = True
+    targets: dict[Key, TargetCard] = Field(default_factory=dict)
+    left_out: str | None = None  # which rows the reader leaves out, and why
+    notes: list[str] = Field(default_factory=list)  # outliers, units, duplicates
+
+
+# ------------------------------------------------------------------ papers
+
+
+class Constant(Card):
+    """A value that matters for reproduction: in the paper, in the author's code, and here."""
+
+    name: str
+    unit: str | None = None
+    paper: str | float | int | None = None
+    author_code: str | float | int | None = None
+    used: str | float | int | None = None
+    why: str = ""
+    seen: str = ""  # where it was seen
+
+
+class ScaleSettings(Card):
+    """What an experiment does at one scale. `model` overrides model arguments (shown in the report as a reduction)."""
+
+    n_train: int = Field(default=0, ge=0)
+    n_val: int = Field(default=0, ge=0)
+    n_test: int = Field(default=0, ge=0)
+    epochs: int = Field(default=1, ge=0)
+    batch_size: int | None = Field(default=None, gt=0)
+    lr: float | None = Field(default=None, gt=0)
+    seeds: int = Field(default=1, ge=1)
+    model: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    note: str = ""  # why this scale departs from the published protocol
+
+
+class Margin(Card):
+    """Relative margin eps of the equivalence test, with the reason for its size."""
+
+    value: float = Field(gt=0)
+    reason: str
+
+
+class ExperimentCard(Card):
+    """Paper x dataset x target: what one row of a paper's table asks for."""
+
+    dataset: Key
+    target: Key
+    origin: Origin
+    claims: list[str] = Field(default_factory=list)
+    weights: Key | None = None  # dataset card of released weights, when nothing is trained
+    margin: Margin | None = None
+    note: str = ""
+    smoke: ScaleSettings | None = None
+    laptop: ScaleSettings | None = None
+    paper: ScaleSettings | None = None
+
+    def at(self, scale: str) -> ScaleSettings | None:
+        """Settings at a scale, or None when the experiment does not run there."""
+        return getattr(self, scale)
+
+
+class PaperCard(Card):
+    """A paper: what it is, what we run of it and, when nothing is run yet, why not."""
+
+    key: Key
+    title: str
+    authors: list[str] = Field(min_length=1)
+    year: int = Field(ge=1990, le=2100)
+    venue: str
+    doi: str | None = None
+    arxiv: str | None = None
+    code: str | None = None  # the authors' repository and commit
+    family: Family
+    summary: str
+    not_attempted: str | None = None  # the reason, when no experiment is written yet
+    constants: list[Constant] = Field(default_factory=list)
+    experiments: dict[ExperimentName, ExperimentCard] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _runs_or_says_why(self):
+        if bool(self.experiments) == bool(self.not_attempted):
+            raise ValueError("a card has either experiments or a reason in not_attempted, exactly one of them")
+        return self
+
+
+class Claim(Card):
+    """One reported number. `value` is None when the paper prints only words; `qualifier` keeps '~', '>' and the like."""
+
+    claim_id: str
+    role: Literal["own", "baseline", "context"]  # the paper's model; a rival in its tables; another paper's table
+    table: str
+    dataset: str
+    target: str
+    metric: str
+    unit: str
+    model: str
+    value: float | None
+    digits: int = Field(ge=0)  # printed decimals: half a unit of the last one is the rounding error
+    qualifier: str = ""
+    direction: Literal["lower", "higher", "none"]
+    n_train: int | None
+    n_val: int | None
+    n_test: int | None
+    sizes: str = ""  # split sizes as printed, where they are not plain counts ("80 %")
+    source: str
+    seen: Literal["verbatim", "recalled"]
+
+
+CLAIM_COLUMNS = list(Claim.model_fields)
+
+
+# ----------------------------------------------------------------- reading
+
+
+def project_root() -> Path:
+    """The folder that holds papers/ and datasets/: $REPLIMAT_ROOT, else upward from here, else the source checkout."""
+    if given := os.environ.get("REPLIMAT_ROOT"):
+        candidates = [Path(given)]
+    else:
+        here = Path.cwd()
+        candidates = [here, *here.parents, Path(__file__).resolve().parents[2]]
+    for folder in candidates:
+        if (folder / "papers").is_dir() and (folder / "datasets").is_dir():
+            return folder
+    raise CardError("No project here: expected a folder with papers/ and datasets/. Run from the project, or set REPLIMAT_ROOT.")
+
+
+def paper_keys() -> list[str]:
+    """Keys of all papers, in alphabetical order."""
+    return sorted(path.parent.name for path in (project_root() / "papers").glob("*/card.yaml"))
+
+
+def dataset_names() -> list[str]:
+    """Names of all dataset cards, in alphabetical order."""
+    return sorted(path.stem for path in (project_root() / "datasets").glob("*.yaml"))
+
+
+@cache
+def paper(key: str) -> PaperCard:
+    """The card of one paper. Raises CardError for an unknown key or a malformed card."""
+    path = project_root() / "papers" / key / "card.yaml"
+    if not path.is_file():
+        raise CardError(f"Unknown paper {key!r}. Known: {', '.join(paper_keys())}.")
+    card = _read(PaperCard, path)
+    if card.key != key:
+        raise CardError(f"{path}: key is {card.key!r}, expected {key!r} (the folder's name).")
+    known = {claim.claim_id for claim in claims(key)}
+    for name, experiment in card.experiments.items():
+        if missing := [claim for claim in experiment.claims if claim not in known]:
+            raise CardError(f"{path}: experiment {name!r} names claims that claims.csv lacks: {', '.join(missing)}.")
+    return card
+
+
+@cache
+def dataset(name: str) -> DatasetCard:
+    """The card of one dataset. Raises CardError for an unknown name or a malformed card."""
+    path = project_root() / "datasets" / f"{name}.yaml"
+    if not path.is_file():
+        raise CardError(f"Unknown dataset {name!r}. Known: {', '.join(dataset_names())}.")
+    card = _read(DatasetCard, path)
+    if card.name != name:
+        raise CardError(f"{path}: name is {card.name!r}, expected {name!r} (the file's name).")
+    return card
+
+
+@cache
+def claims(key: str) -> tuple[Claim, ...]:
+    """All claims of one paper, in file order. Raises CardError when a row is malformed or an id stands twice."""
+    path = project_root() / "papers" / key / "claims.csv"
+    if not path.is_file():
+        raise CardError(f"{path}: missing; a paper without numbers still has a claims.csv with the header line alone.")
+    with open(path, newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        if reader.fieldnames != CLAIM_COLUMNS:
+            raise CardError(f"{path}: columns are {reader.fieldnames}, expected {CLAIM_COLUMNS}.")
+        rows = [_claim(path, line, row) for line, row in enumerate(reader, start=2)]
+    seen: set[str] = set()
+    for row in rows:
+        if row.claim_id in seen:
+            raise CardError(f"{path}: claim id {row.claim_id!r} stands twice.")
+        seen.add(row.claim_id)
+    return tuple(rows)
+
+
+def _claim(path: Path, line: int, row: dict[str, str]) -> Claim:
+    numbers = ("value", "n_train", "n_val", "n_test")
+    try:
+        return Claim(**{name: (value or None) if name in numbers else value for name, value in row.items()})
+    except (ValidationError, TypeError) as error:
+        raise CardError(f"{path}, line {line}: {_first_fault(error)}") from error
+
+
+def _read(kind: type[Card], path: Path):
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CardError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise CardError(f"{path}: expected a mapping of fields, got {type(content).__name__}.")
+    try:
+        return kind(**content)
+    except (ValidationError, TypeError) as error:
+        raise CardError(f"{path}: {_first_fault(error)}") from error
+
+
+def _first_fault(error: Exception) -> str:
+    """The first fault of a pydantic error in one line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"]) or "card"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    got = "" if fault["type"] in ("missing", "extra_forbidden") else f", got {str(fault.get('input'))[:60]!r}"
+    return f"{where}: {fault['msg']}{got}{more}."

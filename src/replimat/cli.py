@@ -1,0 +1,180 @@
+"""The command line: `replimat --help` lists what it does, `replimat COMMAND --help` teaches one command.
+
+Heavy packages are imported inside the commands, so that help, lists and comparisons start at once.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from replimat import cards
+from replimat.errors import ReplimatError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Re-run the experiments of 27 AI-for-materials papers and judge every number they report.\n\n"
+    "The whole suite: `snakemake --cores all` (or `dvc repro`). The commands below are its steps, one at a time.",
+)
+
+Paper = Annotated[str, typer.Argument(help="Key of a paper, as in `replimat list` (cgcnn, schnet, ...).")]
+ExperimentName = Annotated[str, typer.Argument(help="Name of an experiment, as in `replimat show PAPER`.")]
+Scale = Annotated[str, typer.Option(help="smoke (seconds), laptop (minutes), paper (the published protocol).")]
+Data = Annotated[str, typer.Option(help="embedded (package registries only) or paper (the papers' own files too).")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+@app.command("list")
+def list_papers() -> None:
+    """All papers: their family, experiments, claims and status."""
+    table = Table(title="Papers", header_style="bold")
+    for column in ("key", "year", "family", "title", "experiments", "own claims", "status"):
+        table.add_column(column, overflow="fold")
+    for key in cards.paper_keys():
+        card = cards.paper(key)
+        own = sum(claim.role == "own" for claim in cards.claims(key))
+        status = "runs" if card.experiments else "not attempted"
+        table.add_row(key, str(card.year), card.family, card.title, str(len(card.experiments)), str(own), status)
+    console = _console()
+    console.print(table)
+    console.print(f"{len(cards.paper_keys())} papers, {len(cards.dataset_names())} datasets. `replimat show KEY` shows one.")
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="Key of a paper or name of a dataset.")]) -> None:
+    """One card: a paper with its constants, experiments and claims, or a dataset with its targets and source."""
+    from replimat.showing import show_dataset, show_paper
+
+    if name in cards.dataset_names():
+        show_dataset(_console(), cards.dataset(name))
+    else:
+        show_paper(_console(), cards.paper(name), cards.claims(name))
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str] | None, typer.Argument(help="Datasets; none means all that the default suite needs.")] = None,
+    data: Data = "embedded",
+) -> None:
+    """Fetch datasets into data/, byte for byte, each file checked against its sha256."""
+    from replimat.sources import store
+
+    wanted = names or needed_datasets(data)
+    for name in wanted:
+        print(f"{name}: {store.fetch(name)}")
+    if not names:
+        store.write_manifest(wanted)
+
+
+@app.command()
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Datasets; none means all that are in data/.")] = None,
+) -> None:
+    """Check every file of data/ against its card. A damaged file is set aside and named; exit code 1."""
+    from replimat.sources import store
+
+    for name in names or store.present():
+        store.verify(name)
+        print(f"{name}: every file is as its card says")
+
+
+@app.command()
+def prepare(paper: Paper, experiment: ExperimentName, scale: Scale = "laptop") -> None:
+    """Make the prepared file of an experiment: graphs, targets, split and baselines."""
+    from replimat.experiments.catalogue import plan_one
+    from replimat.experiments.prepare import prepare as prepare_file
+
+    print(prepare_file(plan_one(paper, experiment, scale).experiment))
+
+
+@app.command()
+def fit(
+    paper: Paper,
+    experiment: ExperimentName,
+    scale: Scale = "laptop",
+    device: Device = "auto",
+    seeds: Annotated[int, typer.Option(help="How many seeds; 0: as many as the card says.")] = 0,
+    threads: Annotated[int, typer.Option(help="Processor threads; 0 leaves it to torch.")] = 0,
+    deterministic: Annotated[bool, typer.Option(help="Same weights again on the same machine, or faster kernels.")] = True,
+) -> None:
+    """Train an experiment with all its seeds, predict the test rows and write run.json. Continues where it was killed."""
+    _summarise(_run(paper, experiment, scale, device, threads, deterministic, seeds).fit())
+
+
+@app.command()
+def evaluate(paper: Paper, experiment: ExperimentName, scale: Scale = "laptop", device: Device = "auto", threads: int = 0) -> None:
+    """Score the stored weights of an experiment again, without training."""
+    _summarise(_run(paper, experiment, scale, device, threads).evaluate())
+
+
+@app.command()
+def compare(
+    paper: Annotated[str | None, typer.Argument(help="Key of a paper; none merges the tables of all papers.")] = None,
+    scale: Scale = "laptop",
+) -> None:
+    """Put each claim of a paper beside what was measured, with a verdict; without a paper, merge all into one table."""
+    from replimat.reporting import comparison
+
+    root = cards.project_root()
+    if paper:
+        cards.paper(paper)
+        comparison.compare_paper(paper, scale, root / "runs", root / "results")
+    else:
+        comparison.merge(scale, root / "results")
+
+
+@app.command()
+def report(scale: Scale = "laptop") -> None:
+    """Draw the summary figure and write report.html from the merged comparison."""
+    from replimat.reporting import page
+
+    root = cards.project_root()
+    print(page.write_report(scale, root / "runs", root / "results"))
+
+
+def needed_datasets(data: str = "embedded") -> list[str]:
+    """Datasets and weights that the suite's experiments need, at any scale."""
+    from replimat.experiments.catalogue import plan
+
+    return sorted({name for scale in cards.SCALES for planned in plan(scale, data).values() for one in planned for name in one.datasets})
+
+
+def _run(paper: str, experiment: str, scale: str, device: str, threads: int, deterministic: bool = True, seeds: int = 0):
+    if threads:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before torch is imported
+    from replimat.experiments.catalogue import plan_one
+    from replimat.experiments.run import Run
+
+    return Run(plan_one(paper, experiment, scale), device, deterministic, seeds)
+
+
+def _summarise(record: dict) -> None:
+    metric, baselines = record["primary_metric"], record["baselines"]
+    values = ", ".join(f"{seed['metrics'][metric]:.4g}" if seed["status"] == "ok" else seed["status"] for seed in record["seeds"])
+    print(
+        f"{record['paper']}/{record['experiment']} ({record['scale']}): {metric} {values} {record['unit']}; mean predictor "
+        f"{baselines['mean'][metric]:.4g}, random forest {baselines['random_forest'][metric]:.4g}; n_test {record['n_test']}"
+    )
+
+
+def _console() -> Console:
+    """As wide as the terminal; 120 columns in a pipe."""
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def main() -> None:
+    """Entry point: errors a person can act on are one line and exit code 1, everything else is a bug with a traceback."""
+    try:
+        app()
+    except ReplimatError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except BrokenPipeError:  # `replimat list | head`
+        sys.stdout = open(Path(os.devnull), "w")  # noqa: SIM115

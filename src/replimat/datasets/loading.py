@@ -1,0 +1,118 @@
+"""Load a dataset by name: read the raw members once, check them against the card, keep the packed arrays.
+
+The cache file's name holds all that decides its content: the card's members and targets and the code that read them.
+"""
+
+import hashlib
+import importlib
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from replimat import cards, sources
+from replimat.cards import DatasetCard
+from replimat.datasets.base import Dataset, Structures
+from replimat.errors import DataError
+from replimat.files import atomic, sha256_json
+
+
+def load(name: str) -> Dataset:
+    """The dataset `name`: from prepared/datasets/ when it was read before, else from data/<name>/, verified first.
+
+    Raises CardError for an unknown name, SourceError when it is not fetched, DataError when it differs from its card.
+    """
+    card = cards.dataset(name)
+    if card.reader is None:
+        raise DataError(f"Dataset {name!r} has no reader ({card.kind}): it can be fetched and verified, not loaded.")
+    reader = _reader(card)
+    path = cards.project_root() / "prepared" / "datasets" / f"{name}-{_key(card, reader)}.npz"
+    if path.is_file():
+        return _restore(path)
+    sources.verify(name)
+    data = reader.read(sources.data_folder() / name, card)
+    check(data, card)
+    return _keep(data, path)
+
+
+def check(data: Dataset, card: DatasetCard) -> None:
+    """Raise DataError where rows, target counts or ranges differ from what the card says."""
+    if card.rows is not None and len(data) != card.rows:
+        named = ", ".join(list(data.left_out)[:5]) or "none"
+        raise DataError(
+            f"Dataset {card.name!r}: {len(data)} usable rows, its card says {card.rows}. Rows left out: {named}."
+        )
+    if repeated := len(data) - len(np.unique(data.ids)):
+        raise DataError(f"Dataset {card.name!r}: {repeated} ids stand more than once.")
+    for name, target in card.targets.items():
+        values = data.target(name)
+        finite = values[np.isfinite(values)]
+        if target.count is not None and len(finite) != target.count:
+            raise DataError(
+                f"Dataset {card.name!r}, target {name!r}: {len(finite)} values, its card says {target.count}."
+            )
+        low, high = target.range or (-np.inf, np.inf)
+        outside = data.ids[(values < low) | (values > high)]
+        if len(outside):
+            raise DataError(
+                f"Dataset {card.name!r}, target {name!r}: {len(outside)} values outside [{low}, {high}] {target.unit}, "
+                f"first {outside[0]}. Wrong unit or damaged data."
+            )
+
+
+def _reader(card: DatasetCard):
+    try:
+        return importlib.import_module(f"replimat.datasets.{card.reader}")
+    except ModuleNotFoundError as error:
+        raise DataError(f"Dataset {card.name!r}: its reader {card.reader!r} cannot be used ({error}).") from error
+
+
+def _key(card: DatasetCard, reader) -> str:
+    code = [Path(module).read_bytes() for module in (reader.__file__, __file__, Path(__file__).with_name("rows.py"))]
+    identity = {
+        "members": [[member.save_as, member.sha256] for member in card.source.members],
+        "targets": {name: [target.unit, target.column] for name, target in card.targets.items()},
+        "rows": card.rows,
+        "code": hashlib.sha256(b"".join(code)).hexdigest(),
+    }
+    return sha256_json(identity)[:12]
+
+
+def _keep(data: Dataset, path: Path) -> Dataset:
+    """Write the cache file and return the dataset with its content's sha256."""
+    crystals = data.structures
+    notes = {
+        "name": data.name,
+        "units": data.units,
+        "left_out": data.left_out,
+        "missing": data.missing,
+        "periodic": crystals.periodic,
+        "sha256": data.content_sha256(),
+    }
+    arrays = {"numbers": crystals.numbers, "positions": crystals.positions, "cells": crystals.cells}
+    arrays |= {"offsets": crystals.offsets, "ids": data.ids}
+    arrays |= {f"target.{name}": values for name, values in data.targets.items()}
+    with atomic(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, notes=np.array(json.dumps(notes)), **arrays)
+    return _restore(path)
+
+
+def _restore(path: Path) -> Dataset:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            content = dict(stored.items())
+        notes = json.loads(str(content["notes"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: damaged cache file ({error}). Delete it and run again.") from error
+    packed = (content[part] for part in ("numbers", "positions", "cells", "offsets"))
+    return Dataset(
+        name=notes["name"],
+        ids=content["ids"],
+        structures=Structures(*packed, periodic=notes["periodic"]),
+        targets={name: content[f"target.{name}"] for name in notes["units"]},
+        units=notes["units"],
+        left_out=notes["left_out"],
+        missing=notes["missing"],
+        sha256=notes["sha256"],
+    )

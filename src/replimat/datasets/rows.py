@@ -1,0 +1,77 @@
+"""What every reader does with its raw rows: usable ones are collected, the others are named, none is dropped unseen."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from replimat.cards import DatasetCard
+from replimat.datasets.base import Dataset, Structures
+
+LOG10 = "log10("  # a target of unit log10(GPa) is the logarithm of a column in GPa
+
+
+@dataclass
+class Rows:
+    """Collects rows of (id, structure, raw target values) for the dataset of a card."""
+
+    card: DatasetCard
+    ids: list[str] = field(default_factory=list)
+    structures: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    values: dict[str, list[float]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def add(self, name: str, structure: tuple[np.ndarray, np.ndarray, np.ndarray], columns: dict) -> None:
+        """One row: its id, (numbers [A], positions [A, 3], cell [3, 3]) and its raw columns by name."""
+        if fault := structure_fault(*structure, self.card.periodic):
+            self.leave_out(name, fault)
+            return
+        self.ids.append(name)
+        self.structures.append(structure)
+        for target, spec in self.card.targets.items():
+            value, reason = target_value(columns[spec.column or target], spec.unit)
+            self.values.setdefault(target, []).append(value)
+            if reason:
+                self.missing.setdefault(target, {})[name] = reason
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Name a row that cannot be used."""
+        self.left_out[name] = reason
+
+    def dataset(self) -> Dataset:
+        """The collected rows. Raises DataError when there is none."""
+        structures = Structures.pack(self.structures, self.card.periodic)
+        return Dataset(
+            name=self.card.name,
+            ids=np.array(self.ids),
+            structures=structures,
+            targets={target: np.array(values, dtype=np.float64) for target, values in self.values.items()},
+            units={target: spec.unit for target, spec in self.card.targets.items()},
+            left_out=self.left_out,
+            missing=self.missing,
+        )
+
+
+def structure_fault(numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, periodic: bool) -> str:
+    """What makes a structure unusable; empty when nothing does."""
+    if len(numbers) == 0:
+        return "no atoms"
+    if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
+        return "a coordinate is not finite"
+    if periodic and abs(np.linalg.det(cell)) < len(numbers):  # the densest crystals have 5 cubic angstrom per atom
+        return f"cell of {abs(np.linalg.det(cell)):.3g} cubic angstrom for {len(numbers)} atoms"
+    return ""
+
+
+def target_value(raw, unit: str) -> tuple[float, str]:
+    """A raw column value in the target's unit, with the reason when there is none (then it is NaN)."""
+    try:
+        value = float(raw)
+    except (TypeError, ValueError):
+        return math.nan, f"{raw!r} is not a number" if raw not in ("", None) else "no value"
+    if not math.isfinite(value):
+        return math.nan, "not finite"
+    if unit.startswith(LOG10):
+        return (math.log10(value), "") if value > 0 else (math.nan, f"{value:g} has no logarithm")
+    return value, ""

@@ -1,0 +1,25 @@
+"""Errors a person can act on: one line that says what was expected, what came and what to do."""
+
+
+class ReplimatError(Exception):
+    """Base of every error the command line prints as one line instead of a traceback."""
+
+
+class CardError(ReplimatError):
+    """A paper or dataset card, or a claims file, is malformed, missing or names something unknown."""
+
+
+class SourceError(ReplimatError):
+    """A file could not be found or fetched."""
+
+
+class IntegrityError(SourceError):
+    """A file is not, byte for byte, the one that was expected."""
+
+
+class DataError(ReplimatError):
+    """A dataset, split or prepared file holds something that cannot be used."""
+
+
+class ExperimentError(ReplimatError):
+    """An experiment was asked for that does not exist, or its run files are missing or inconsistent."""

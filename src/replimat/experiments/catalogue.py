@@ -1,0 +1,65 @@
+"""From cards to experiments: which papers run what at which scale."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from replimat import cards
+from replimat.cards import SCALES, ExperimentCard, ScaleSettings
+from replimat.errors import ExperimentError
+from replimat.experiments.base import Experiment, prepared_path, source_datasets
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One experiment of a paper at a scale: its card, settings and description."""
+
+    paper: str
+    name: str
+    scale: str
+    card: ExperimentCard
+    settings: ScaleSettings
+    experiment: Experiment
+
+    @property
+    def folder(self) -> Path:
+        """Where its run lies, relative to the project's root."""
+        return Path("runs") / self.scale / self.paper / self.name
+
+    @property
+    def prepared(self) -> Path:
+        return prepared_path(self.experiment)
+
+    @property
+    def datasets(self) -> list[str]:
+        """Dataset cards it needs, weights included."""
+        weights = [self.card.weights] if self.card.weights else []
+        return sorted({*source_datasets(self.experiment), *weights})
+
+
+def plan_one(paper: str, name: str, scale: str) -> Planned:
+    """One experiment. Raises ExperimentError for an unknown scale or experiment, CardError for an unknown paper."""
+    if scale not in SCALES:
+        raise ExperimentError(f"Unknown scale {scale!r}; known: {', '.join(SCALES)}.")
+    experiments = cards.paper(paper).experiments
+    if name not in experiments:
+        known = ", ".join(experiments) or f"none yet ({cards.paper(paper).not_attempted})"
+        raise ExperimentError(f"Paper {paper!r} has no experiment {name!r}; known: {known}.")
+    card = experiments[name]
+    settings = card.at(scale)
+    if settings is None:
+        raise ExperimentError(f"{paper}/{name} has no settings for scale {scale!r} on its card.")
+    module = importlib.import_module(f"replimat.experiments.{paper}")
+    return Planned(paper, name, scale, card, settings, module.build(card, settings, scale))
+
+
+def plan_paper(paper: str, scale: str, data: str = "embedded") -> list[Planned]:
+    """All experiments of a paper that run at a scale and need no data beyond `data` ("embedded", or "paper" for all)."""
+    names = [name for name, card in cards.paper(paper).experiments.items() if card.at(scale)]
+    planned = [plan_one(paper, name, scale) for name in names]
+    return [one for one in planned if data == "paper" or all(cards.dataset(d).data == "embedded" for d in one.datasets)]
+
+
+def plan(scale: str, data: str = "embedded") -> dict[str, list[Planned]]:
+    """The whole suite: experiments by paper, papers without any included."""
+    return {key: plan_paper(key, scale, data) for key in cards.paper_keys()}

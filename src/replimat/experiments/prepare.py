@@ -1,0 +1,69 @@
+"""From a dataset to the one file a training machine needs: graphs, targets, split, baselines."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from replimat import cards, datasets
+from replimat.datasets.base import Dataset
+from replimat.datasets.splits import Split, leakage, split
+from replimat.errors import DataError
+from replimat.experiments.base import Experiment, Selection, prepared_key, prepared_path
+from replimat.experiments.baselines import baselines
+from replimat.representations import prepared
+from replimat.representations.composition import composition_features
+from replimat.sources import store
+
+PARTS = ("train", "val", "test")
+
+
+def prepare(experiment: Experiment, force: bool = False) -> Path:
+    """Write the prepared file of an experiment unless it is there already; returns its path.
+
+    Raises DataError if the dataset lacks a target or has too few rows.
+    """
+    path = cards.project_root() / prepared_path(experiment)
+    key = prepared_key(experiment)
+    if path.exists() and not force:
+        prepared.load(path, key)  # refuses a damaged or foreign file
+        return path
+    data = datasets.load(experiment.data.dataset)
+    chosen = choose(data, experiment.data)
+    rows = np.concatenate([chosen.train, chosen.val, chosen.test])
+    structures = data.structures.take(rows)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        arrays = experiment.representation(structures)
+    arrays |= {f"target.{name}": data.targets[name][rows] for name in experiment.data.require}
+    arrays["part"] = np.repeat(np.arange(3, dtype=np.int8), [len(chosen.train), len(chosen.val), len(chosen.test)])
+    if experiment.extras:
+        arrays |= experiment.extras(store.data_folder() / experiment.extras_from)
+    metadata = {
+        "key": key,
+        "dataset": data.name,
+        "representation": type(experiment.representation).__name__,
+        "data_sha256": data.sha256,
+        "split_sha256": chosen.sha256,
+        "ids": data.ids[rows].tolist(),
+        "units": {name: data.units[name] for name in experiment.data.require},
+        "leakage": leakage(data.ids[rows], structures, arrays["part"]),
+        "left_out": len(data.left_out),
+        "warnings": sorted({str(warning.message) for warning in caught}),
+        "baselines": _baselines(composition_features(structures), arrays, experiment.data.require),
+    }
+    prepared.save(path, arrays, metadata)
+    return path
+
+
+def choose(data: Dataset, selection: Selection) -> Split:
+    """The split of the rows whose required targets are all finite."""
+    if missing := [name for name in selection.require if name not in data.targets]:
+        raise DataError(f"Dataset {data.name!r} has no target {', '.join(missing)}; it has {', '.join(data.targets)}.")
+    usable = np.logical_and.reduce([np.isfinite(data.targets[name]) for name in selection.require])
+    return split(data.ids, usable, selection.n_train, selection.n_val, selection.n_test, selection.seed)
+
+
+def _baselines(composition: np.ndarray, arrays: dict, targets: tuple[str, ...]) -> dict[str, dict]:
+    train, test = np.flatnonzero(arrays["part"] == 0), np.flatnonzero(arrays["part"] == 2)
+    return {name: baselines(composition, arrays[f"target.{name}"], train, test) for name in targets}

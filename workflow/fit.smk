@@ -1,0 +1,28 @@
+# Train every seed of an experiment and predict its test rows. A killed job continues from its last epoch.
+
+
+def fit_inputs(wildcards):
+    one = RUNS[wildcards.paper, wildcards.experiment]
+    weights = DATA_FILES[one.card.weights] if one.card.weights else []
+    return {
+        "prepared": str(one.prepared),
+        "weights": weights,
+        "card": f"papers/{one.paper}/card.yaml",
+        "code": [f"src/replimat/models/{one.paper}.py", f"src/replimat/experiments/{one.paper}.py"],
+    }
+
+
+rule fit:
+    input:
+        unpack(fit_inputs),
+    output:
+        f"runs/{SCALE}/{{paper}}/{{experiment}}/run.json",
+    params:
+        options=f"--scale {SCALE} --device {config['device']} --seeds {config['seeds']}",
+    threads: 1
+    resources:
+        mem_mb=3000,
+    log:
+        f"runs/logs/fit-{SCALE}-{{paper}}-{{experiment}}.log",
+    shell:
+        "replimat fit {wildcards.paper} {wildcards.experiment} {params.options} --threads {threads} > {log} 2>&1"

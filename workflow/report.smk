@@ -1,0 +1,21 @@
+# All papers in one table, one summary figure and one page.
+
+
+rule merge:
+    input:
+        expand(f"results/{SCALE}/papers/{{paper}}/comparison.csv", paper=PLAN),
+    output:
+        table=f"results/{SCALE}/comparison.csv",
+        text=f"results/{SCALE}/comparison.md",
+        summary=f"results/{SCALE}/summary.json",
+    shell:
+        f"replimat compare --scale {SCALE}"
+
+
+rule report:
+    input:
+        f"results/{SCALE}/comparison.csv",
+    output:
+        f"results/{SCALE}/report.html",
+    shell:
+        f"replimat report --scale {SCALE}"
