@@ -189,7 +189,7 @@ class PaperCard(Card):
 
 
 class Claim(Card):
-    """One reported number. `value` is None when the paper prints only words; `qualifier` keeps '~', '>' and the like."""
+    """One reported number. `value` is None when no single number is printed; `qualifier` keeps '~', '>' and ranges."""
 
     claim_id: str
     role: Literal["own", "baseline", "context"]  # the paper's model; a rival in its tables; another paper's table
@@ -199,7 +199,7 @@ class Claim(Card):
     metric: str
     unit: str
     model: str
-    value: float | None
+    value: Annotated[float, Field(allow_inf_nan=False)] | None
     digits: int = Field(ge=0)  # printed decimals: half a unit of the last one is the rounding error
     qualifier: str = ""
     direction: Literal["lower", "higher", "none"]
@@ -227,7 +227,9 @@ def project_root() -> Path:
     for folder in candidates:
         if (folder / "papers").is_dir() and (folder / "datasets").is_dir():
             return folder
-    raise CardError("No project here: expected a folder with papers/ and datasets/. Run from the project, or set REPLIMAT_ROOT.")
+    raise CardError(
+        "No project here: expected a folder with papers/ and datasets/. Run from the project, or set REPLIMAT_ROOT."
+    )
 
 
 def paper_keys() -> list[str]:
@@ -274,11 +276,14 @@ def claims(key: str) -> tuple[Claim, ...]:
     path = project_root() / "papers" / key / "claims.csv"
     if not path.is_file():
         raise CardError(f"{path}: missing; a paper without numbers still has a claims.csv with the header line alone.")
-    with open(path, newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        if reader.fieldnames != CLAIM_COLUMNS:
-            raise CardError(f"{path}: columns are {reader.fieldnames}, expected {CLAIM_COLUMNS}.")
-        rows = [_claim(path, line, row) for line, row in enumerate(reader, start=2)]
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream, restkey="more")
+            if reader.fieldnames != CLAIM_COLUMNS:
+                raise CardError(f"{path}: columns are {reader.fieldnames}, expected {CLAIM_COLUMNS}.")
+            rows = [_claim(path, reader.line_num, row) for row in reader]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise CardError(f"{path}: not readable as CSV in UTF-8: {error}.") from error
     seen: set[str] = set()
     for row in rows:
         if row.claim_id in seen:

@@ -157,9 +157,10 @@ def _run(paper: str, experiment: str, scale: str, device: str, threads: int, det
 
 def _summarise(record: dict) -> None:
     metric, baselines = record["primary_metric"], record["baselines"]
+    unit = "" if record["unit"] == "1" or metric == "auc" else f" {record['unit']}"
     values = ", ".join(f"{seed['metrics'][metric]:.4g}" if seed["status"] == "ok" else seed["status"] for seed in record["seeds"])
     print(
-        f"{record['paper']}/{record['experiment']} ({record['scale']}): {metric} {values} {record['unit']}; mean predictor "
+        f"{record['paper']}/{record['experiment']} ({record['scale']}): {metric} {values}{unit}; mean predictor "
         f"{baselines['mean'][metric]:.4g}, random forest {baselines['random_forest'][metric]:.4g}; n_test {record['n_test']}"
     )
 

@@ -35,6 +35,7 @@ def default_margin(claim: Claim, run: Run) -> tuple[float, str]:
 
 def is_score(metric: str) -> bool:
     """Whether a metric is a fraction of the test rows, higher being better."""
+    metric = metric.removeprefix("validation_").removeprefix("train_")
     return metric in SCORES or metric.startswith("ewt_")
 
 

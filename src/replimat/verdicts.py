@@ -136,7 +136,7 @@ def judge(
         eps, reason = (margin.value, margin.reason) if margin else default_margin(claim, run)
         case = replace(case, eps=eps, eps_reason=reason)
     name, reason = next(found for rule in RULES if (found := rule(case)))
-    return _with_numbers(case, name, "; ".join((*case.lost, reason)) if name != "FAILED" else reason, counted)
+    return _with_numbers(case, name, "; ".join(dict.fromkeys((*case.lost, reason))), counted)
 
 
 def case_of(claim: Claim | None, run: Run, faults: Sequence[str] = ()) -> Case:
@@ -328,7 +328,7 @@ def _departures(case: Case) -> list[str]:
             departures.append(f"{run.n_test} test rows where the paper has {claim.n_test}")
         if run.split != "author":
             departures.append("not the author's test rows; they may have been in the training set")
-    departures += run.reductions
+    departures = list(dict.fromkeys([*departures, *run.reductions]))
     return departures or ([] if run.deterministic else ["not the full published protocol"])
 
 

@@ -29,7 +29,9 @@ def load(name: str) -> Dataset:
     reader = _reader(card)
     path = cards.project_root() / "prepared" / "datasets" / f"{name}-{_key(card, reader)}.npz"
     if path.is_file():
-        return _restore(path)
+        data = _restore(path)
+        check(data, card)
+        return data
     sources.verify(name)
     data = reader.read(sources.data_folder() / name, card)
     check(data, card)
@@ -45,6 +47,8 @@ def check(data: Dataset, card: DatasetCard) -> None:
         )
     if repeated := len(data) - len(np.unique(data.ids)):
         raise DataError(f"Dataset {card.name!r}: {repeated} ids stand more than once.")
+    if not np.isfinite(data.structures.positions).all():
+        raise DataError(f"Dataset {card.name!r}: a coordinate is not finite.")
     for name, target in card.targets.items():
         values = data.target(name)
         finite = values[np.isfinite(values)]

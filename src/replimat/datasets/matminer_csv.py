@@ -44,7 +44,7 @@ def _table(path: Path) -> list[dict[str, str]]:
         for line in lines:
             extra = len(line) - len(header)  # 1 where an unnamed index column stands first
             if extra not in (0, 1):
-                raise DataError(f"{path}, line {lines.line_num}: {len(line)} fields, expected {len(header)}.")
+                raise DataError(f"{path}, line {lines.line_num + 1}: {len(line)} fields, expected {len(header)}.")
             table.append(dict(zip(header, line[extra:], strict=True)))
     return table
 

@@ -24,8 +24,8 @@ ALLOWED = NUMPY_GLOBALS | {
     ("builtins", "getattr"): ("replimat.datasets.oc20_bulks", "no_attribute"),
 }
 
-# eV/atom. No element binds more than tungsten (-12.5 with RPBE) and the weakest, mercury, lies at +0.1. Energies outside
-# come from calculations that failed (forces up to hundreds of eV/angstrom).
+# eV/atom. No element binds more than tungsten (-12.5 with RPBE) and the weakest, mercury, lies at +0.1.
+# Energies outside come from calculations that failed (forces up to hundreds of eV/angstrom).
 PHYSICAL_ENERGIES = (-13.0, 1.0)
 
 

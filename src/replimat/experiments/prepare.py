@@ -11,12 +11,10 @@ from replimat.datasets.splits import Split, leakage, split
 from replimat.errors import DataError
 from replimat.experiments.base import Experiment, Selection, prepared_key, prepared_path
 from replimat.experiments.baselines import baselines
+from replimat.records import ids_sha256, targets_sha256
 from replimat.representations import prepared
 from replimat.representations.composition import composition_features
 from replimat.sources import store
-
-PARTS = ("train", "val", "test")
-
 
 def prepare(experiment: Experiment, force: bool = False) -> Path:
     """Write the prepared file of an experiment unless it is there already; returns its path.
@@ -45,6 +43,10 @@ def prepare(experiment: Experiment, force: bool = False) -> Path:
         "representation": type(experiment.representation).__name__,
         "data_sha256": data.sha256,
         "split_sha256": chosen.sha256,
+        "test_ids_sha256": ids_sha256(data.ids[chosen.test]),
+        "test_targets_sha256": {
+            name: targets_sha256(data.ids[chosen.test], data.targets[name][chosen.test]) for name in experiment.data.require
+        },
         "ids": data.ids[rows].tolist(),
         "units": {name: data.units[name] for name in experiment.data.require},
         "leakage": leakage(data.ids[rows], structures, arrays["part"]),

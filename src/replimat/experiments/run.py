@@ -178,6 +178,8 @@ class Run:
             "provenance": {
                 "data_sha256": self.metadata["data_sha256"],
                 "split_sha256": self.metadata["split_sha256"],
+                "test_ids_sha256": self.metadata["test_ids_sha256"],
+                "test_targets_sha256": self.metadata["test_targets_sha256"][experiment.target],
                 "prepared_key": self.metadata["key"],
                 "code_commit": code_commit(),
                 "device": self.device,

@@ -9,15 +9,13 @@ QM9_TARGETS = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "u0", "u", "h
 INTENSIVE = ("homo", "lumo", "gap", "formation_energy", "is_metal")  # averaged over atoms; the others are summed
 WITHOUT_REFERENCES = ("mu", "r2")  # not sums of atomic values to begin with: scaled per atom only
 SHARED_ROWS = {"qm9": QM9_TARGETS, "mp_sample": ("fermi_energy", "is_metal")}
-CUTOFF = 5.0  # angstrom
-
 
 def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Supervised:
     rows = SHARED_ROWS.get(card.dataset, (card.target,))
     return Supervised(
         target=card.target,
         data=Selection(card.dataset, rows, settings.n_train, settings.n_val, settings.n_test),
-        representation=CutoffGraph(cutoff=CUTOFF),
+        representation=CutoffGraph(cutoff=settings.model["cutoff"]),
         model=lambda arrays: _model(card.target, settings),
         training=training(card.target, settings, scale),
         scaling=scaling(card.target),
@@ -45,7 +43,6 @@ def _model(target: str, settings: ScaleSettings):
     from replimat.models.schnet import SchNet
 
     return SchNet(
-        cutoff=CUTOFF,
         pooling="mean" if target in INTENSIVE else "sum",
         outputs=2 if target == "is_metal" else 1,
         **settings.model,

@@ -1,8 +1,9 @@
 """Features of the composition alone, for the random-forest baseline that every graph model must beat.
 
 Per structure: mean, standard deviation, minimum, maximum and range over the atoms of each elemental property, then
-the fraction of each element. The idea is that of Magpie (Ward et al., npj Comput. Mater. 2, 16028 (2016)) with a short
-list of properties. Where the atoms sit is not looked at: a graph model that is no better has learned no geometry.
+the amount of each element: its fraction in a crystal, its number of atoms in a molecule, whose size is part of its
+formula. The idea is that of Magpie (Ward et al., npj Comput. Mater. 2, 16028 (2016)) with a short list of properties.
+Where the atoms sit is not looked at: a graph model that is no better has learned no geometry.
 """
 
 import warnings
@@ -49,7 +50,8 @@ def composition_features(structures: Structures) -> np.ndarray:
     low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
     cells = np.repeat(np.arange(len(sizes)), sizes) * ELEMENTS + numbers - 1
     counts = np.bincount(cells, minlength=len(sizes) * ELEMENTS).reshape(-1, ELEMENTS)
-    return np.hstack([mean, std, low, high, high - low, counts / sizes[:, None]]).astype(np.float32)
+    amounts = counts / sizes[:, None] if structures.periodic else counts
+    return np.hstack([mean, std, low, high, high - low, amounts]).astype(np.float32)
 
 
 def feature_names() -> list[str]:
@@ -57,7 +59,7 @@ def feature_names() -> list[str]:
     from pymatgen.core import Element
 
     statistics = [f"{statistic} {name}" for statistic in STATISTICS for name in PROPERTIES]
-    return statistics + [f"fraction {Element.from_Z(z).symbol}" for z in range(1, ELEMENTS + 1)]
+    return statistics + [f"amount {Element.from_Z(z).symbol}" for z in range(1, ELEMENTS + 1)]
 
 
 @cache

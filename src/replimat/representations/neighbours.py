@@ -4,9 +4,11 @@ The edge convention of the whole project is written here, once:
 
     edge_index[0] = sender j,  edge_index[1] = receiver i,  vec = positions[j] + shift @ cell - positions[i]
 
-Crystals go through vesin: it is among the fastest (benchmarks/README.md), needs nothing but numpy, has this convention,
-and is right for skewed, left-handed and tiny cells and for atoms outside the cell (tests compare with brute force).
-Molecules are taken many at a time: comparing all their pairs in numpy is cheaper than one call per molecule.
+Crystals go through the routine beneath pymatgen's Structure.get_neighbor_list: of four libraries the fastest on real
+crystals (benchmarks/README.md), imported in milliseconds, and right for skewed, left-handed and tiny cells and for
+atoms outside the cell (tests compare with brute force, vesin and ase). Putting the edges in a reproducible order costs
+more than finding them. Molecules are taken many at a time: comparing all their pairs in numpy is cheaper than a call
+for each.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,6 +21,7 @@ from replimat.errors import DataError
 
 RESOLUTION = 1e-8  # angstrom: distances closer than this are equal; float noise is 1e-15, digits of a CIF 1e-6
 SHIFT_LIMIT = 127  # cell images are kept as int8
+SMALLEST_CELL = 1e-6  # cubic angstrom: anything flatter is no crystal
 PAIRS_AT_ONCE = 1 << 20  # pairs of atoms compared in one numpy step: bounds memory to about 100 MB
 
 
@@ -42,22 +45,24 @@ def neighbours(positions: np.ndarray, cell: np.ndarray, cutoff: float, periodic:
     Raises DataError for a cell without volume, for positions that are not finite, and for neighbours more than
     SHIFT_LIMIT cells away.
     """
-    from vesin import NeighborList
+    from pymatgen.optimization.neighbors import find_points_in_spheres
 
-    try:
-        receiver, sender, shift, distance = NeighborList(cutoff=cutoff, full_list=True, n_threads=1).compute(
-            positions, cell if periodic else np.zeros((3, 3)), periodic, quantities="ijSd"
-        )
-    except RuntimeError as error:
-        raise DataError(f"no neighbour list: {error}.") from error
+    x = np.ascontiguousarray(positions, dtype=np.float64)
+    lattice = np.ascontiguousarray(cell if periodic else np.eye(3), dtype=np.float64)
+    if not (np.isfinite(x).all() and np.isfinite(lattice).all() and abs(np.linalg.det(lattice)) > SMALLEST_CELL):
+        raise DataError("no neighbour list: the cell has no volume, or a number is not finite.")
+    receiver, sender, image, distance = find_points_in_spheres(
+        x, x, r=float(cutoff), pbc=np.full(3, periodic, dtype=np.int64), lattice=lattice, tol=RESOLUTION
+    )
+    shift = image.astype(np.int64)  # [E, 3]
     if np.abs(shift).max(initial=0) > SHIFT_LIMIT:
         raise DataError(
             f"no neighbour list: a neighbour is more than {SHIFT_LIMIT} cells away; wrap the atoms into the cell."
         )
-    edge_index = np.stack([sender, receiver]).astype(np.int64)  # [2, E]
-    ties = np.rint(distance / RESOLUTION).astype(np.int64)
-    order = np.lexsort((*shift.T[::-1], edge_index[0], ties, edge_index[1]))  # last key first
-    return Neighbours(edge_index[:, order], shift[order].astype(np.int8), distance[order])
+    kept = (distance < cutoff) & ((sender != receiver) | shift.any(axis=1))  # it counts d = cutoff, and the atom itself
+    edges = Neighbours(np.stack([sender, receiver])[:, kept], shift[kept].astype(np.int8), distance[kept])
+    order = np.lexsort(_sort_keys(edges))
+    return Neighbours(edges.edge_index[:, order], edges.shift[order], edges.distance[order])
 
 
 def crystal_neighbours(structures: Structures, cutoff: float, progress: bool) -> Iterator[Neighbours]:
@@ -90,6 +95,14 @@ def molecule_edges(positions: np.ndarray, offsets: np.ndarray, cutoff: float) ->
         edges.append(local.astype(np.int32))
         counts.append(np.bincount(molecule, minlength=last - first))
     return np.concatenate(edges, axis=1), np.cumsum(np.concatenate(counts))
+
+
+def _sort_keys(edges: Neighbours) -> tuple[np.ndarray, np.ndarray]:
+    """Sender and shift in one integer, receiver and distance in another, the latter to be sorted by first [E] each."""
+    sender, receiver = edges.edge_index
+    digits = edges.shift.astype(np.int64) + SHIFT_LIMIT  # 0..254
+    minor = ((sender << 8 | digits[:, 0]) << 8 | digits[:, 1]) << 8 | digits[:, 2]
+    return minor, receiver << 36 | np.rint(edges.distance / RESOLUTION).astype(np.int64)  # 36 bits: 687 angstrom
 
 
 def _track(rows: range, progress: bool) -> Iterable[int]:

@@ -53,7 +53,7 @@ def prepared_name(dataset: str, key: str) -> str:
 def save(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict) -> None:
     """Write `arrays` with `metadata` (a JSON object that holds "key"); whole or not at all.
 
-    Raises DataError when the key is missing or an array is not numeric.
+    Raises DataError when the key is missing, an array is not numeric, or the metadata are not JSON (NaN is not).
     """
     from safetensors.numpy import save_file
 
@@ -64,7 +64,10 @@ def save(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict) -> Non
             f"{path}: arrays must be numeric, got {', '.join(strange)}; put ids and names into the metadata."
         )
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    header = json.dumps({**metadata, "arrays_sha256": _digest(arrays)}, sort_keys=True, allow_nan=False)
+    try:
+        header = json.dumps({**metadata, "arrays_sha256": _digest(arrays)}, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: the metadata cannot be written as JSON: {error}.") from error
     with atomic(path) as temporary:
         save_file(arrays, temporary, metadata={HEADER: header})
 

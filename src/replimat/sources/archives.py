@@ -4,6 +4,7 @@ An archive decides nothing here: the card says which members are wanted, how man
 Links and devices are refused, and no member is read beyond its declared size (a size bomb stops there).
 """
 
+import gzip
 import lzma
 import stat
 import tarfile
@@ -18,7 +19,7 @@ from replimat.cards import Member
 from replimat.errors import IntegrityError, SourceError
 from replimat.files import CHUNK, atomic, sha256
 
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 
 
 def extract(archive: Path, members: list[Member], folder: Path) -> None:
@@ -34,9 +35,7 @@ def extract(archive: Path, members: list[Member], folder: Path) -> None:
                 with find(member) as stream:
                     _write(archive, stream, member, folder)
     except DAMAGED as error:
-        raise IntegrityError(
-            f"{archive.name}: truncated or damaged archive ({error or type(error).__name__})."
-        ) from error
+        raise _damaged(archive, error) from error
 
 
 @contextmanager
@@ -78,17 +77,19 @@ def _check_name(archive: Path, member: Member) -> None:
 
 def _write(archive: Path, stream: IO[bytes], member: Member, folder: Path) -> None:
     with atomic(folder / member.save_as) as temporary:
-        came = copy_at_most(stream, temporary, member.bytes)
-        if came != member.bytes:
-            raise IntegrityError(
-                f"{archive.name}: {member.path} has {_size(came, member)}, expected {member.bytes:,} bytes."
-            )
-        if (found := sha256(temporary)) != member.sha256:
-            raise IntegrityError(f"{archive.name}: {member.path} has sha256 {found}, expected {member.sha256}.")
+        try:
+            came = _copy(stream, temporary, member.bytes)
+        except DAMAGED as error:  # here, because some of them are OSErrors, which `atomic` takes for a full disk
+            raise _damaged(archive, error) from error
+        found = f"sha256 {sha256(temporary)}" if came == member.bytes else f"{came:,} bytes"
+        expected = f"sha256 {member.sha256}" if came == member.bytes else f"{member.bytes:,} bytes"
+        if found != expected:
+            more = "at least " if came > member.bytes else ""
+            raise IntegrityError(f"{archive}: {member.path} has {more}{found}, expected {expected}.")
 
 
-def copy_at_most(stream: IO[bytes], path: Path, limit: int) -> int:
-    """Copy `stream` to `path` and return the bytes read; stops one byte beyond `limit`, so more is seen, not stored."""
+def _copy(stream: IO[bytes], path: Path, limit: int) -> int:
+    """Copy `stream` to `path`, at most one byte beyond `limit` (so too much is noticed); returns the bytes copied."""
     came = 0
     with open(path, "wb") as target:
         while block := stream.read(min(CHUNK, limit + 1 - came)):
@@ -97,5 +98,6 @@ def copy_at_most(stream: IO[bytes], path: Path, limit: int) -> int:
     return came
 
 
-def _size(came: int, member: Member) -> str:
-    return f"more than {member.bytes:,} bytes" if came > member.bytes else f"{came:,} bytes"
+def _damaged(archive: Path, error: Exception) -> IntegrityError:
+    fault = str(error) or type(error).__name__
+    return IntegrityError(f"{archive}: truncated or damaged archive ({fault}). Delete this file and run again.")

@@ -6,6 +6,7 @@ stands in the cache under a final name is complete. An interrupted download goes
 
 import os
 import ssl
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -88,6 +89,7 @@ def _grow(client, url: str, part: Path, name: str, size: int) -> None:
 
 def _stream(client, url: str, part: Path, name: str, size: int) -> None:
     """One connection: append what the server sends to `part`, never more than one block beyond `size`."""
+    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     have = part.stat().st_size if part.exists() else 0
@@ -96,12 +98,13 @@ def _stream(client, url: str, part: Path, name: str, size: int) -> None:
     # identity: bytes on the disk must be the file's own, or a Range request would count something else.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    with client.stream("GET", url, headers=headers) as response, Progress(*columns, transient=True) as progress:
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with client.stream("GET", url, headers=headers) as response, bar as progress:
         response.raise_for_status()
         resumed = response.status_code == 206
         task = progress.add_task(name, total=size, completed=have if resumed else 0)
         with open(part, "ab" if resumed else "wb") as stream:
-            for block in response.iter_raw(1 << 18):
+            for block in response.iter_raw():
                 stream.write(block)
                 progress.advance(task, len(block))
                 if stream.tell() > size:

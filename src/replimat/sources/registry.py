@@ -29,12 +29,14 @@ def _find(source: RegistrySource):
     """An HTTP client and the address of the package file. Raises SourceError when no index offers it."""
     import httpx2
     from unearth import PackageFinder
+    from unearth.auth import MultiDomainBasicAuth
     from unearth.errors import UnpackError, URLError
 
     settings = pip_settings()
     hosts = tuple(settings.get("trusted-host", "").split())
     client = http_client(settings.get("cert"), float(settings.get("timeout") or TIMEOUT), hosts)
     indexes, links = _locations(settings)
+    client.auth = MultiDomainBasicAuth(prompting=False, index_urls=indexes)  # as in the address, .netrc or keyring
     requirement = f"{source.package}=={source.version}"
     if not indexes and not links:
         raise SourceError(f"{requirement}: pip is set to no-index and has no find-links, so there is nowhere to look.")

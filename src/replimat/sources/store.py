@@ -7,7 +7,7 @@ from pathlib import Path
 from replimat import cards
 from replimat.cards import ComputedSource, DatasetCard, Member, RegistrySource, UrlSource
 from replimat.errors import IntegrityError, SourceError
-from replimat.files import sha256
+from replimat.files import sha256, write_json
 
 
 def data_folder() -> Path:
@@ -30,7 +30,8 @@ def fetch(name: str) -> Path:
     """Bring data/<name>/ to what its card says and return the folder; members that are right are left alone.
 
     Each member appears whole or not at all, so an interrupted fetch is completed by the next one, and two at once
-    end in the same files. A member with other bytes is moved to .quarantine/ first. Raises SourceError or IntegrityError.
+    end in the same files. A member with other bytes is moved to .quarantine/ first.
+    Raises SourceError or IntegrityError.
     """
     card = cards.dataset(name)
     folder = data_folder() / name
@@ -45,7 +46,10 @@ def fetch(name: str) -> Path:
 
 
 def verify(name: str) -> None:
-    """Raise IntegrityError unless data/<name>/ holds exactly the card's members; a wrong file is moved to .quarantine/."""
+    """Raise IntegrityError unless data/<name>/ holds exactly the card's members.
+
+    A file with other bytes is moved to .quarantine/, so that data/ never holds it.
+    """
     card = cards.dataset(name)
     folder = data_folder() / name
     for member in card.source.members:
@@ -68,13 +72,25 @@ def verify(name: str) -> None:
         )
 
 
+def present() -> list[str]:
+    """Names of the folders in data/, in alphabetical order."""
+    return sorted(path.name for path in data_folder().glob("*") if path.is_dir())
+
+
 def manifest(names: Iterable[str]) -> dict[str, str]:
-    """sha256 by `<dataset>/<member>` of everything in data/ for these datasets. Raises IntegrityError as `verify` does."""
+    """sha256 by `<dataset>/<member>` of everything in data/ for these datasets. Raises what `verify` raises."""
     listing = {}
     for name in sorted(names):
         verify(name)
         listing |= {f"{name}/{member.save_as}": member.sha256 for member in cards.dataset(name).source.members}
     return listing
+
+
+def write_manifest(names: Iterable[str]) -> Path:
+    """Write `manifest(names)` to prepared/data-manifest.json and return its path."""
+    path = cards.project_root() / "prepared" / "data-manifest.json"
+    write_json(path, manifest(names))
+    return path
 
 
 def _fault(folder: Path, member: Member) -> str:
@@ -103,7 +119,7 @@ def _obtain(card: DatasetCard, members: list[Member], folder: Path) -> None:
 
 
 def _quarantine(name: str, path: Path) -> str:
-    """Move a file out of data/ and return where it went, relative to the project. A leftover of the same name is replaced."""
+    """Move a file out of data/, over a leftover of the same name; returns where it went, relative to the project."""
     root = cards.project_root()
     target = root / ".quarantine" / name / path.name
     try:

@@ -13,6 +13,7 @@ from replimat.cards import Member, UrlSource
 from replimat.errors import IntegrityError, SourceError
 from replimat.files import atomic, sha256
 from replimat.sources.download import download, http_client
+from replimat.sources.registry import pip_settings
 
 MANIFEST = "manifest.csv"
 
@@ -53,10 +54,12 @@ def _from_mirror(mirror: Path, listed: dict[str, dict[str, str]], member: Member
 
 
 def _from_network(source: UrlSource, member: Member) -> Path:
-    """A URL that ends in a slash is a folder of members; any other is the one member itself."""
-    url = urljoin(source.url, member.path) if source.url.endswith("/") else source.url
+    """A URL that ends in a slash is the folder of the members' `save_as`; any other is the one member itself."""
+    url = urljoin(source.url, member.save_as) if source.url.endswith("/") else source.url
     if not url.startswith(("http://", "https://")):
         raise SourceError(
-            f"{member.path}: its source is no address but {source.url!r}. Set REPLIMAT_MIRROR to a folder that holds it."
+            f"{member.path}: its source is no address but {source.url!r}. Set REPLIMAT_MIRROR to a mirror of it."
         )
-    return download(http_client(), url, PurePosixPath(member.path).name, member.sha256, member.bytes)
+    return download(
+        http_client(pip_settings().get("cert")), url, PurePosixPath(member.path).name, member.sha256, member.bytes
+    )

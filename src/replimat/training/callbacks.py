@@ -10,14 +10,17 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from replimat import files
 
 
-class SeedEveryEpoch(L.Callback):
-    """Seed the random numbers of an epoch (dropout, noise) by run seed and epoch, so that resuming repeats them."""
+class SeedEveryStep(L.Callback):
+    """Seed the random numbers of a step (dropout, noise) by run seed and step, so that resuming repeats them.
+
+    By step and not by epoch: a resumed epoch builds its data iterator at another moment, which draws a random number too.
+    """
 
     def __init__(self, seed: int):
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer, module):
-        torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch)
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        torch.manual_seed(self.seed * 1_000_003 + trainer.global_step)
 
 
 class EpochLog(L.Callback):

@@ -1,5 +1,6 @@
 """Train one model with one seed: resumable after a kill, deterministic on request, on CPU or CUDA."""
 
+import logging
 import shutil
 import sys
 import warnings
@@ -13,7 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, Model
 from torch import Tensor, nn
 
 from replimat import files
-from replimat.training.callbacks import AtomicCheckpointIO, EpochLog, PrintedProgress, SeedEveryEpoch
+from replimat.training.callbacks import AtomicCheckpointIO, EpochLog, PrintedProgress, SeedEveryStep
 from replimat.training.graphs import Graphs, eval_loader, train_loader
 from replimat.training.settings import Training
 from replimat.training.task import SupervisedTask
@@ -39,6 +40,7 @@ def train(
     (hash of everything that decides the result) continues from it and ends with the weights of an unbroken run.
     Raises Diverged if the loss stops being finite.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips, no hardware inventory
     checkpoints = _checkpoints_of(folder, identity, settings)
     task = SupervisedTask(model, settings, scale)
     best = ModelCheckpoint(checkpoints, "best", monitor=task.monitor, mode=task.mode, enable_version_counter=False)
@@ -94,7 +96,7 @@ def pick_device(wanted: str) -> str:
 
 
 def _callbacks(task: SupervisedTask, settings: Training, folder: Path, seed: int, label: str) -> list[L.Callback]:
-    callbacks = [SeedEveryEpoch(seed), EpochLog(folder / "log.csv")]
+    callbacks = [SeedEveryStep(seed), EpochLog(folder / "log.csv")]
     callbacks.append(TQDMProgressBar() if sys.stderr.isatty() else PrintedProgress(label))
     if settings.ema:
         callbacks.append(EMAWeightAveraging(decay=settings.ema))

@@ -1,4 +1,4 @@
-"""Checks of a run's record before it is judged: a wrong number must not become a verdict.
+"""The audit of a run's record before it is judged: a wrong number must not become a verdict.
 
 Each check holds the record against something that does not come from it: the dataset's card, the prepared data, the
 predictions, the other runs. A check says pass, fail, or that it could not be made and why.
@@ -56,7 +56,7 @@ def check_run(run: Run, predictions: Mapping[int, Predictions | None], expected:
     return checks
 
 
-def check_together(runs: Iterable[Run]) -> dict[str, Check]:
+def check_together(runs: Iterable[tuple[Run, Predictions | None]]) -> dict[str, Check]:
     """Experiments of different targets whose test sets hold the same values: a cache served the wrong target.
 
     Returns the failed checks by experiment. A published code once served the bulk modulus from its cache as the shear
@@ -64,11 +64,10 @@ def check_together(runs: Iterable[Run]) -> dict[str, Check]:
     """
     owner: dict[str, Run] = {}
     found = {}
-    for run in runs:
-        checksum = run.provenance.get("test_targets_sha256")
-        if not checksum:
+    for run, predictions in runs:
+        if predictions is None or run.task not in SCORERS:
             continue
-        first = owner.setdefault(checksum, run)
+        first = owner.setdefault(targets_sha256(predictions.ids, predictions.target), run)
         if first.target != run.target:
             message = f"its test targets ({run.target}) are those of {first.experiment} ({first.target})"
             found[run.experiment] = Check("stale cache", False, f"{message}: prepare both again")
@@ -182,7 +181,7 @@ def _range(found: Predictions, expected: Expected) -> Check:
 def _rescored(run: Run, seed: SeedResult, target: np.ndarray, prediction: np.ndarray, rows: int) -> Check:
     """Every recorded metric that can be taken again from the predictions must come out the same."""
     name = "re-scored"
-    again = SCORERS[run.task](target, prediction) | _within(seed, target, prediction, rows)
+    again = rescore(run.task, target, prediction) | _within(seed, target, prediction, rows)
     for metric, value in again.items():
         came = seed.metrics.get(metric)
         if not finite(came) or _close(came, value):
@@ -244,6 +243,11 @@ def _within(seed: SeedResult, target: np.ndarray, prediction: np.ndarray, rows: 
 
 
 SCORERS = {"regression": _regression, "classification": _classification}
+
+
+def rescore(task: str, target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    """Metrics of finite predictions, taken here and not by replimat.evaluation, so that one can check the other."""
+    return SCORERS[task](target, prediction)
 
 
 def _close(a: float, b: float) -> bool:

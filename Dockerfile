@@ -1,0 +1,75 @@
+# Images of replimat:   docker build --target cpu --tag replimat:cpu .      (or: make image VARIANT=cpu)
+#
+#   cpu     the whole suite, processor build of torch where pip finds one
+#   gpu     the whole suite on CUDA
+#   train   on CUDA, only what `replimat fit` and a supervised `replimat evaluate` need
+#
+#   docker run replimat:cpu                                                            what replimat can do
+#   docker run --entrypoint snakemake --volume replimat:/replimat replimat:cpu --cores all     the whole suite
+#   docker run --gpus all --volume "$PWD/runs:/replimat/runs" ... replimat:train fit cgcnn mp-formation-energy
+#
+# A pip configuration (own mirror, folder of wheels) can be lent to the build and is not kept in the image:
+#   docker build --secret id=pip,src=$HOME/.config/pip/pip.conf ...
+
+ARG BASE=debian:bookworm-slim
+
+# hadolint ignore=DL3006
+FROM ${BASE} AS python
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends python3 ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 1000 replimat
+ENV PATH=/opt/venv/bin:$PATH
+
+# The locks name every package with its hash, so pip resolves nothing; only cpu leaves the build of torch to pip.
+FROM python AS tools
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends python3-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && python3 -m venv /opt/venv
+WORKDIR /envs
+COPY envs/ ./
+
+FROM tools AS packages-cpu
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    pip install --no-cache-dir --no-deps --require-hashes --requirement cpu.txt \
+    && pip install --no-cache-dir --requirement torch.txt
+
+FROM tools AS packages-gpu
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    pip install --no-cache-dir --no-deps --require-hashes --requirement gpu.txt
+
+FROM tools AS packages-train
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    pip install --no-cache-dir --no-deps --require-hashes --requirement train.txt
+
+# The project, without an environment: small, so a change of code costs seconds, not gigabytes.
+FROM python AS project
+WORKDIR /replimat
+COPY --chown=replimat:replimat . ./
+RUN chown replimat:replimat .
+ARG REVISION=unknown
+ENV REPLIMAT_ROOT=/replimat \
+    REPLIMAT_COMMIT=${REVISION}
+LABEL org.opencontainers.image.title="replimat" \
+      org.opencontainers.image.description="Re-runs the experiments of AI-for-materials papers and judges what they report" \
+      org.opencontainers.image.revision="${REVISION}"
+ENTRYPOINT ["replimat"]
+CMD ["--help"]
+
+FROM project AS train
+COPY --from=packages-train /opt/venv /opt/venv
+RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable .
+USER 1000:1000
+
+FROM project AS gpu
+COPY --from=packages-gpu /opt/venv /opt/venv
+RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable .
+USER 1000:1000
+
+FROM project AS cpu
+COPY --from=packages-cpu /opt/venv /opt/venv
+RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable .
+USER 1000:1000

@@ -1,0 +1,56 @@
+"""What a run must agree with, from outside the run: the dataset's card, today's code and the prepared file."""
+
+import json
+
+from replimat import cards
+from replimat.audit import Expected
+from replimat.errors import ReplimatError
+from replimat.records import Run, ids_sha256, targets_sha256
+
+TEST_PART = 2  # in the array `part` of a prepared file: 0 train, 1 val, 2 test
+
+
+def expected_of(run: Run) -> Expected:
+    """As much as is known here. A committed record can be judged where neither data nor prepared file is."""
+    return Expected(**_from_card(run), prepared_key=_key_now(run), **_from_prepared(run))
+
+
+def _from_card(run: Run) -> dict:
+    targets = cards.dataset(run.dataset).targets if run.dataset in cards.dataset_names() else {}
+    if run.target not in targets:
+        return {}
+    return {"unit": targets[run.target].unit, "range": targets[run.target].range}
+
+
+def _key_now(run: Run) -> str | None:
+    """Key of the prepared file that cards and code would make now; None when the experiment is no longer there."""
+    from replimat.experiments.base import prepared_key
+    from replimat.experiments.catalogue import plan_one
+
+    try:
+        return prepared_key(plan_one(run.paper, run.experiment, run.scale).experiment)
+    except (ReplimatError, ImportError):
+        return None
+
+
+def _from_prepared(run: Run) -> dict:
+    """Hashes of data, split and test set from the prepared file the run names, when it is still there."""
+    from replimat.representations.prepared import HEADER, prepared_name
+
+    key = run.provenance.get("prepared_key") or ""
+    path = cards.project_root() / "prepared" / prepared_name(run.dataset, key)
+    if not path.is_file():
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as stored:
+        header = json.loads(stored.metadata()[HEADER])
+        test = stored.get_tensor("part") == TEST_PART
+        target = stored.get_tensor(f"target.{run.target}")[test]
+    ids = [name for name, chosen in zip(header["ids"], test, strict=True) if chosen]
+    return {
+        "data_sha256": header["data_sha256"],
+        "split_sha256": header["split_sha256"],
+        "test_ids_sha256": ids_sha256(ids),
+        "test_targets_sha256": targets_sha256(ids, target),
+    }
