@@ -45,7 +45,7 @@ FROM tools AS packages-train
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     pip install --no-cache-dir --no-deps --require-hashes --requirement train.txt
 
-# The project, without an environment: small, so a change of code costs seconds, not gigabytes.
+# The project, which every image shares; it belongs to the user, who writes data/, runs/ and results/ there.
 FROM python AS project
 WORKDIR /replimat
 COPY --chown=replimat:replimat . ./

@@ -49,7 +49,7 @@ data: $(ready) ## fetch the data of the default suite into data/, each file chec
 report: $(ready) ## draw figures and report again from what has been run
 	replimat report $(ARGS)
 
-bench: $(ready) ## ours against peers, in one run
+bench: $(ready) ## ours against the peers of benchmarks/requirements.txt that are installed
 	python benchmarks/run.py $(ARGS)
 
 # The environment is exactly the lock: a changed lock or pyproject.toml makes it anew.

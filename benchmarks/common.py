@@ -97,6 +97,8 @@ def table(results: list[dict]) -> str:
     """README.md: one table per benchmark and machine."""
     lines = [(HERE / "INTRODUCTION.md").read_text(encoding="utf-8").rstrip(), ""]
     for benchmark, machine in dict.fromkeys((row["benchmark"], row["hardware"]) for row in results):
+        lines += [f"## {benchmark} ({machine})", "", "| case | implementation | version | value | ratio to ours |"]
+        lines.append("|---|---|---|---|---|")
         lines += [
             "| {case} | {implementation} | {version} | {value} {unit} | {ratio} |".format(**row)
             for row in results

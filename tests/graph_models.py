@@ -32,7 +32,7 @@ def supercell(numbers, positions, cell, repeats):
 
 
 class GraphModelTests:
-    """Set `representation` and `model()`; extensive: a supercell multiplies the output; differentiable: reads positions;
+    """Set `representation` and `model()`; extensive: supercells multiply the output; differentiable: reads positions;
     smooth: continuous where a neighbour crosses the cutoff."""
 
     representation = None
@@ -74,7 +74,9 @@ class GraphModelTests:
         z, x, cell = crystal(4, 6)
         order = np.random.default_rng(0).permutation(6)
         np.testing.assert_allclose(
-            self.predict(trained_like, (z[order], x[order], cell)), self.predict(trained_like, (z, x, cell)), atol=FLOAT32_NOISE
+            self.predict(trained_like, (z[order], x[order], cell)),
+            self.predict(trained_like, (z, x, cell)),
+            atol=FLOAT32_NOISE,
         )
 
     def test_rotation_and_translation(self, trained_like):
@@ -89,7 +91,9 @@ class GraphModelTests:
         one = crystal(6, 4)
         factor = 6 if self.extensive else 1
         np.testing.assert_allclose(
-            self.predict(trained_like, supercell(*one, (1, 2, 3))), factor * self.predict(trained_like, one), atol=factor * FLOAT32_NOISE
+            self.predict(trained_like, supercell(*one, (1, 2, 3))),
+            factor * self.predict(trained_like, one),
+            atol=factor * FLOAT32_NOISE,
         )
 
     def test_single_precision(self, trained_like):

@@ -20,7 +20,8 @@ def test_regression_by_hand():  # errors +1, -1, +2, 0; targets around their mea
     assert found["r2"] == pytest.approx(1 - 6 / 5)
 
 
-def test_regression_against_scikit_learn(rng=np.random.default_rng(0)):
+def test_regression_against_scikit_learn():
+    rng = np.random.default_rng(0)
     y, p = rng.normal(size=200), rng.normal(size=200)
     found = regression(y, p)
     assert found["mae"] == pytest.approx(sk.mean_absolute_error(y, p))
@@ -47,7 +48,7 @@ def test_nothing_to_score_is_an_error(target, prediction):
         regression(target, prediction)
 
 
-def test_classification_by_hand():  # one positive of two ranks above both negatives, the other between them: 3 of 4 pairs
+def test_classification_by_hand():  # of the four pairs of one positive and one negative, three are in order
     found = classification([0, 1, 0, 1], [0.1, 0.3, 0.4, 0.9])
     assert found["auc"] == 0.75
     assert found["accuracy"] == 0.75
@@ -56,7 +57,8 @@ def test_classification_by_hand():  # one positive of two ranks above both negat
     assert found["balanced_accuracy"] == 0.75
 
 
-def test_classification_against_scikit_learn(rng=np.random.default_rng(1)):
+def test_classification_against_scikit_learn():
+    rng = np.random.default_rng(1)
     y = rng.integers(0, 2, 300)
     p = np.round(rng.random(300), 2)  # rounded: ties must count half
     found = classification(y, p)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from graph_models import GraphModelTests, crystal
 from torch.nn.functional import softplus
 
+from graph_models import GraphModelTests, crystal
 from replimat.errors import DataError
 from replimat.models.cgcnn import CGCNN
 from replimat.models.schnet import SchNet
@@ -18,7 +18,10 @@ def pymatgen_neighbours(z, x, cell, radius):
     from pymatgen.core import Structure
 
     structure = Structure(cell, z, x, coords_are_cartesian=True)
-    return [sorted(((n.index, n.nn_distance) for n in site), key=lambda pair: pair[1]) for site in structure.get_all_neighbors(radius)]
+    return [
+        sorted(((n.index, n.nn_distance) for n in site), key=lambda pair: pair[1])
+        for site in structure.get_all_neighbors(radius)
+    ]
 
 
 class TestCGCNN(GraphModelTests):
@@ -28,7 +31,9 @@ class TestCGCNN(GraphModelTests):
         return CGCNN(torch.rand(101, 92), n_conv=2)
 
     def test_equations_by_a_plain_loop(self, trained_like):
-        """Eq. 5 atom by atom, with pymatgen's neighbours: catches swapped senders and receivers on an asymmetric crystal."""
+        """Eq. 5 atom by atom, with pymatgen's neighbours: catches swapped senders and receivers on an asymmetric
+        crystal.
+        """
         z, x, cell = crystal(11)
         model = trained_like
         near = pymatgen_neighbours(z, x, cell, 8.0)
@@ -66,7 +71,7 @@ class TestSchNet(GraphModelTests):
         return SchNet(features=16, filters=16, interactions=2, gaussians=20)
 
     def test_equations_by_a_plain_loop(self, trained_like):
-        """The continuous-filter convolution atom by atom, images pooled by explicit sums, with pymatgen's neighbours."""
+        """The continuous-filter convolution atom by atom, images summed one by one, with pymatgen's neighbours."""
         z, x, cell = crystal(14)
         model = trained_like
         near = pymatgen_neighbours(z, x, cell, 5.0)

@@ -13,10 +13,21 @@ import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("Snakefile", "workflow", "profiles", "papers", "datasets", "params.yaml", "dvc.yaml", "src")
+PARTS = (
+    "Snakefile",
+    "workflow",
+    "profiles",
+    "papers",
+    "datasets",
+    "params.yaml",
+    "dvc.yaml",
+    "data.dvc",
+    ".dvcignore",
+    "src",
+)
 COLUMNS = (
-    "paper claim_id table dataset data_origin target metric unit reported seen ours std n_seeds ratio verdict reason scale rung "
-    "n_train n_test baseline_mean baseline_rf seconds hardware"
+    "paper claim_id table dataset data_origin target metric unit reported seen ours std n_seeds ratio verdict "
+    "reason scale rung n_train n_test baseline_mean baseline_rf seconds hardware"
 ).split()
 
 pytestmark = pytest.mark.pipeline
@@ -63,7 +74,9 @@ def test_every_paper_has_rows_and_the_built_ones_are_measured(project):
     assert set(table["paper"]) == {path.name for path in (project / "papers").iterdir()}
     measured = table[table["ours"].notna()]
     assert {"cgcnn", "schnet"} <= set(measured["paper"])
-    assert not measured["verdict"].isin(["REPRODUCED", "EXACT", "NOT ATTEMPTED"]).any()  # a smoke run reproduces nothing
+    assert (
+        not measured["verdict"].isin(["REPRODUCED", "EXACT", "NOT ATTEMPTED"]).any()
+    )  # a smoke run reproduces nothing
     assert table[table["ours"].isna()]["reason"].str.len().min() > 10
 
 
@@ -102,7 +115,9 @@ def test_kill_9_in_the_middle_of_fit_ends_with_the_same_weights(project):
     whole = tensors(weights)
     shutil.rmtree(run)
     words = [str(Path(sys.executable).parent / "replimat"), "fit", "cgcnn", "mp-formation-energy", "--scale", "smoke"]
-    started = subprocess.Popen(words, cwd=project, env=environment(project), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    started = subprocess.Popen(
+        words, cwd=project, env=environment(project), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while not (run / "seed0/checkpoints/last.ckpt").exists():
         assert started.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
@@ -120,14 +135,45 @@ def tensors(path: Path) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in load_file(path).items()}
 
 
-def test_dvc_repro_then_status_is_clean(project):
-    """DVC drives the same Snakemake, so after it has run there is nothing left to do."""
-    (project / "params.yaml").write_text((project / "params.yaml").read_text().replace("scale: laptop", "scale: smoke"))
+@pytest.fixture(scope="module")
+def repository(project) -> Path:
+    """The project copy under git and DVC, set to smoke scale, with all data of the default suite fetched."""
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("scale: laptop", "scale: smoke"))
     call(project, "git", "init", "--quiet")
     call(project, "dvc", "init", "--quiet")
-    call(project, "dvc", "repro", "--quiet", "fetch", "paper@schnet")
-    assert "up to date" in call(project, "dvc", "status", "paper@schnet").stdout
-    assert "schnet" in call(project, "dvc", "metrics", "show").stdout
+    call(project, "replimat", "fetch")
+    return project
+
+
+def test_dvc_repro_then_status_is_clean(repository):
+    """DVC drives the same Snakemake, so after it has run there is nothing left to do."""
+    call(repository, "dvc", "repro", "--quiet", "fetch", "paper@schnet")
+    assert "up to date" in call(repository, "dvc", "status", "fetch", "paper@schnet").stdout
+    assert "schnet" in call(repository, "dvc", "metrics", "show").stdout
+
+
+def test_data_dvc_is_the_lock_of_what_fetch_brings(repository):
+    locked = (repository / "data.dvc").read_text()
+    assert "up to date" in call(repository, "dvc", "status", "data.dvc").stdout
+    call(repository, "dvc", "add", "--quiet", "data")
+    assert (repository / "data.dvc").read_text() == locked
+
+
+def test_data_travels_through_a_remote(repository, tmp_path):
+    """push, lose everything, pull: byte for byte what the cards say; a damaged file is found and named."""
+    call(repository, "dvc", "add", "--quiet", "data")
+    call(repository, "dvc", "remote", "add", "--force", "--default", "shelf", str(tmp_path / "shelf"))
+    call(repository, "dvc", "push", "--quiet")
+    shutil.rmtree(repository / "data")
+    shutil.rmtree(repository / ".dvc" / "cache")
+    call(repository, "dvc", "pull", "--quiet")
+    call(repository, "replimat", "verify")
+    damaged = repository / "data/mp_flla/flla_2015.csv"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    said = call(repository, "replimat", "verify", check=False)
+    assert said.returncode == 1 and "flla_2015.csv has" in said.stderr
+    assert not damaged.exists()
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,15 @@ class TestComposition:
         assert value["max X"] == pytest.approx(3.44) and value["min X"] == pytest.approx(2.20)  # Pauling
         assert value["amount H"] == pytest.approx(2 / 3) and value["amount O"] == pytest.approx(1 / 3)
 
+    def test_water_beside_another_crystal(self):
+        water, iron = ([1, 1, 8], np.zeros((3, 3)), np.eye(3)), ([26], np.zeros((1, 3)), np.eye(3))
+        alone = composition_features(Structures.pack([water], periodic=True))
+        assert (composition_features(Structures.pack([iron, water], periodic=True))[1] == alone[0]).all()
+
+    def test_molecules_differ_by_their_size(self):  # H2 and H4 have the same fractions
+        hydrogen = Structures.pack([([1] * n, np.zeros((n, 3)), np.zeros((3, 3))) for n in (2, 4)], periodic=False)
+        assert composition_features(hydrogen)[:, feature_names().index("amount H")].tolist() == [2, 4]
+
     def test_sees_only_the_composition(self):
         random = np.random.default_rng(0)
         order = [

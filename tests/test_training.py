@@ -1,4 +1,6 @@
-"""Training: the same weights after kill -9 as in an unbroken run, scaling that inverts, batches that are what they say."""
+"""Training: the same weights after kill -9 as in an unbroken run, scaling that inverts, batches that are what they
+say.
+"""
 
 import os
 import signal
@@ -11,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from graph_models import crystal
 
+from graph_models import crystal
 from replimat.datasets.base import Structures
 from replimat.errors import DataError
 from replimat.representations.cutoff_graph import CutoffGraph
@@ -48,7 +50,8 @@ TRAIN = textwrap.dedent("""
     task.SupervisedTask.training_step = killed
     torch.manual_seed(0)
     model = CGCNN(torch.rand(101, 8), atom_fea=8, h_fea=8, n_conv=1, classes=classes)
-    settings = Training(epochs=6, batch_size=16, lr=0.01, loss="nll" if classes else "mse", schedule="onecycle", ema=0.9)
+    settings = Training(epochs=6, batch_size=16, lr=0.01, loss="nll" if classes else "mse",
+                        schedule="onecycle", ema=0.9)
     rows = {"train": torch.arange(44), "val": torch.arange(44, 60)}
     model = train(model, graphs_of("CrystalGraph", arrays, target), rows, settings, folder, seed=3, identity="x")
     save_file(model.state_dict(), folder / "weights.safetensors")
@@ -106,7 +109,9 @@ def test_a_batch_keeps_every_edge_of_its_graphs():
     assert torch.bincount(batch["batch"][i]).tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("settings", [Scaling(), Scaling(per_atom=True), Scaling("elements"), Scaling("elements", per_atom=True)])
+@pytest.mark.parametrize(
+    "settings", [Scaling(), Scaling(per_atom=True), Scaling("elements"), Scaling("elements", per_atom=True)]
+)
 def test_scaling_inverts_in_double_precision(settings):
     rng = np.random.default_rng(0)
     numbers, offsets = rng.integers(1, 9, 200), np.arange(0, 201, 5)

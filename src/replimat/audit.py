@@ -11,7 +11,7 @@ import numpy as np
 
 from replimat.records import Predictions, Run, SeedResult, finite, ids_sha256, number, targets_sha256
 
-RESCORE = 1e-4  # relative: predictions are kept in float32, metrics were taken in float64
+RESCORE = 1e-4  # relative: predictions may be kept in float32, metrics are taken in float64
 FLOOR = 1e-6  # absolute, for metrics near zero
 UNIT_FACTOR = 30  # a constant's error and the targets' own spread differ by far less; units differ by 1000
 

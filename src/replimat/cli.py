@@ -44,7 +44,9 @@ def list_papers() -> None:
         table.add_row(key, str(card.year), card.family, card.title, str(len(card.experiments)), str(own), status)
     console = _console()
     console.print(table)
-    console.print(f"{len(cards.paper_keys())} papers, {len(cards.dataset_names())} datasets. `replimat show KEY` shows one.")
+    console.print(
+        f"{len(cards.paper_keys())} papers, {len(cards.dataset_names())} datasets. `replimat show KEY` shows one."
+    )
 
 
 @app.command()
@@ -60,7 +62,9 @@ def show(name: Annotated[str, typer.Argument(help="Key of a paper or name of a d
 
 @app.command()
 def fetch(
-    names: Annotated[list[str] | None, typer.Argument(help="Datasets; none means all that the default suite needs.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Datasets; none means all that the default suite needs.")
+    ] = None,
     data: Data = "embedded",
 ) -> None:
     """Fetch datasets into data/, byte for byte, each file checked against its sha256."""
@@ -102,14 +106,20 @@ def fit(
     device: Device = "auto",
     seeds: Annotated[int, typer.Option(help="How many seeds; 0: as many as the card says.")] = 0,
     threads: Annotated[int, typer.Option(help="Processor threads; 0 leaves it to torch.")] = 0,
-    deterministic: Annotated[bool, typer.Option(help="Same weights again on the same machine, or faster kernels.")] = True,
+    deterministic: Annotated[
+        bool, typer.Option(help="Same weights again on the same machine, or faster kernels.")
+    ] = True,
 ) -> None:
-    """Train an experiment with all its seeds, predict the test rows and write run.json. Continues where it was killed."""
+    """Train an experiment with all its seeds, predict the test rows and write run.json. Continues where it was
+    killed.
+    """
     _summarise(_run(paper, experiment, scale, device, threads, deterministic, seeds).fit())
 
 
 @app.command()
-def evaluate(paper: Paper, experiment: ExperimentName, scale: Scale = "laptop", device: Device = "auto", threads: int = 0) -> None:
+def evaluate(
+    paper: Paper, experiment: ExperimentName, scale: Scale = "laptop", device: Device = "auto", threads: int = 0
+) -> None:
     """Score the stored weights of an experiment again, without training."""
     _summarise(_run(paper, experiment, scale, device, threads).evaluate())
 
@@ -143,10 +153,20 @@ def needed_datasets(data: str = "embedded") -> list[str]:
     """Datasets and weights that the suite's experiments need, at any scale."""
     from replimat.experiments.catalogue import plan
 
-    return sorted({name for scale in cards.SCALES for planned in plan(scale, data).values() for one in planned for name in one.datasets})
+    return sorted(
+        {
+            name
+            for scale in cards.SCALES
+            for planned in plan(scale, data).values()
+            for one in planned
+            for name in one.datasets
+        }
+    )
 
 
-def _run(paper: str, experiment: str, scale: str, device: str, threads: int, deterministic: bool = True, seeds: int = 0):
+def _run(
+    paper: str, experiment: str, scale: str, device: str, threads: int, deterministic: bool = True, seeds: int = 0
+):
     if threads:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before torch is imported
     from replimat.experiments.catalogue import plan_one
@@ -158,10 +178,13 @@ def _run(paper: str, experiment: str, scale: str, device: str, threads: int, det
 def _summarise(record: dict) -> None:
     metric, baselines = record["primary_metric"], record["baselines"]
     unit = "" if record["unit"] == "1" or metric == "auc" else f" {record['unit']}"
-    values = ", ".join(f"{seed['metrics'][metric]:.4g}" if seed["status"] == "ok" else seed["status"] for seed in record["seeds"])
+    values = ", ".join(
+        f"{seed['metrics'][metric]:.4g}" if seed["status"] == "ok" else seed["status"] for seed in record["seeds"]
+    )
     print(
         f"{record['paper']}/{record['experiment']} ({record['scale']}): {metric} {values}{unit}; mean predictor "
-        f"{baselines['mean'][metric]:.4g}, random forest {baselines['random_forest'][metric]:.4g}; n_test {record['n_test']}"
+        f"{baselines['mean'][metric]:.4g}, random forest {baselines['random_forest'][metric]:.4g}; "
+        f"n_test {record['n_test']}"
     )
 
 
@@ -171,11 +194,11 @@ def _console() -> Console:
 
 
 def main() -> None:
-    """Entry point: errors a person can act on are one line and exit code 1, everything else is a bug with a traceback."""
+    """Entry point: errors a person can act on are one line and exit code 1, anything else is a bug with a traceback."""
     try:
         app()
     except ReplimatError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except BrokenPipeError:  # `replimat list | head`
-        sys.stdout = open(Path(os.devnull), "w")  # noqa: SIM115
+        sys.stdout = open(Path(os.devnull), "w")

@@ -33,7 +33,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _flush(path.parent)
     except OSError as error:
-        raise ReplimatError(f"{path}: could not be written ({error.strerror or error}); nothing was changed.") from error
+        raise ReplimatError(
+            f"{path}: could not be written ({error.strerror or error}); nothing was changed."
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

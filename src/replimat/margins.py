@@ -15,8 +15,8 @@ from replimat.units import convert
 FOLD_SPREAD = {
     "formation_energy": 0.077,  # e_form, 132,752 rows: 2 to 8 %
     "band_gap": 0.045,  # gap, 106,113 rows: 1.2 to 4.5 %
-    "shear_modulus": 0.028,  # log_gvrh, 10,987 rows: 0.8 to 2.8 %
-    "bulk_modulus": 0.058,  # log_kvrh, 10,987 rows: 4.4 to 5.8 %
+    "log10_shear_modulus": 0.028,  # log_gvrh, 10,987 rows: 0.8 to 2.8 %
+    "log10_bulk_modulus": 0.058,  # log_kvrh, 10,987 rows: 4.4 to 5.8 %
 }
 WIDEST = max(FOLD_SPREAD.values())
 SCORES = ("auc", "accuracy", "balanced_accuracy", "f1", "precision", "recall")  # fractions of rows, as ewt_* are

@@ -15,20 +15,50 @@ def show_paper(console: Console, card: PaperCard, claims: tuple[Claim, ...]) -> 
     if card.not_attempted:
         console.print(f"[bold]Not attempted:[/bold] {card.not_attempted}\n")
     if card.constants:
-        console.print(_table("Constants", ("name", "paper", "author's code", "used here", "why"), [
-            (f"{c.name} ({c.unit})" if c.unit else c.name, c.paper, c.author_code, c.used, c.why) for c in card.constants
-        ]))
+        console.print(
+            _table(
+                "Constants",
+                ("name", "paper", "author's code", "used here", "why"),
+                [
+                    (f"{c.name} ({c.unit})" if c.unit else c.name, c.paper, c.author_code, c.used, c.why)
+                    for c in card.constants
+                ],
+            )
+        )
     if card.experiments:
-        console.print(_table("Experiments", ("name", "dataset", "target", "data", "scales", "claims"), [
-            (name, e.dataset, e.target, e.origin, ", ".join(s for s in ("smoke", "laptop", "paper") if e.at(s)), "\n".join(e.claims))
-            for name, e in card.experiments.items()
-        ]))
+        console.print(
+            _table(
+                "Experiments",
+                ("name", "dataset", "target", "data", "scales", "claims"),
+                [
+                    (
+                        name,
+                        e.dataset,
+                        e.target,
+                        e.origin,
+                        ", ".join(s for s in ("smoke", "laptop", "paper") if e.at(s)),
+                        "\n".join(e.claims),
+                    )
+                    for name, e in card.experiments.items()
+                ],
+            )
+        )
     own = [claim for claim in claims if claim.role == "own"]
-    console.print(_table("Own claims (greyed: recalled, never counted)", ("claim", "reported", "unit", "train / test", "seen"), [
-        (c.claim_id, _reported(c), c.unit, f"{c.n_train or c.sizes or '?'} / {c.n_test or '?'}", c.seen) for c in own
-    ], dim=[c.seen == "recalled" for c in own]))
+    console.print(
+        _table(
+            "Own claims (greyed: recalled, never counted)",
+            ("claim", "reported", "unit", "train / test", "seen"),
+            [
+                (c.claim_id, _reported(c), c.unit, f"{c.n_train or c.sizes or '?'} / {c.n_test or '?'}", c.seen)
+                for c in own
+            ],
+            dim=[c.seen == "recalled" for c in own],
+        )
+    )
     others = len(claims) - len(own)
-    console.print(f"{others} further numbers (rival models and other papers' tables) are in papers/{card.key}/claims.csv.")
+    console.print(
+        f"{others} further numbers (rival models and other papers' tables) are in papers/{card.key}/claims.csv."
+    )
     for note in card.notes:
         console.print(f"- {note}", highlight=False)
 
@@ -40,11 +70,21 @@ def show_dataset(console: Console, card: DatasetCard) -> None:
     if card.left_out:
         console.print(f"Left out: {card.left_out}", highlight=False)
     if card.targets:
-        console.print(_table("Targets", ("name", "unit", "range", "values", "description"), [
-            (name, t.unit, f"{t.range[0]:g} to {t.range[1]:g}" if t.range else "", t.count or "", t.description)
-            for name, t in card.targets.items()
-        ]))
-    console.print(_table("Files", ("file", "bytes", "sha256"), [(m.save_as, f"{m.bytes:,}", m.sha256) for m in card.source.members]))
+        console.print(
+            _table(
+                "Targets",
+                ("name", "unit", "range", "values", "description"),
+                [
+                    (name, t.unit, f"{t.range[0]:g} to {t.range[1]:g}" if t.range else "", t.count or "", t.description)
+                    for name, t in card.targets.items()
+                ],
+            )
+        )
+    console.print(
+        _table(
+            "Files", ("file", "bytes", "sha256"), [(m.save_as, f"{m.bytes:,}", m.sha256) for m in card.source.members]
+        )
+    )
     for note in card.notes:
         console.print(f"- {note}", highlight=False)
 

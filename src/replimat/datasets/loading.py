@@ -27,7 +27,7 @@ def load(name: str) -> Dataset:
     if card.reader is None:
         raise DataError(f"Dataset {name!r} has no reader ({card.kind}): it can be fetched and verified, not loaded.")
     reader = _reader(card)
-    path = cards.project_root() / "prepared" / "datasets" / f"{name}-{_key(card, reader)}.npz"
+    path = cards.project_root() / "prepared" / "datasets" / f"{name}-{content_key(card)[:12]}.npz"
     if path.is_file():
         data = _restore(path)
         check(data, card)
@@ -72,7 +72,9 @@ def _reader(card: DatasetCard):
         raise DataError(f"Dataset {card.name!r}: its reader {card.reader!r} cannot be used ({error}).") from error
 
 
-def _key(card: DatasetCard, reader) -> str:
+def content_key(card: DatasetCard) -> str:
+    """Hash of all that decides a dataset's content: raw files, targets, and the code that reads them."""
+    reader = _reader(card)
     code = [Path(module).read_bytes() for module in (reader.__file__, __file__, Path(__file__).with_name("rows.py"))]
     identity = {
         "members": [[member.save_as, member.sha256] for member in card.source.members],
@@ -80,7 +82,7 @@ def _key(card: DatasetCard, reader) -> str:
         "rows": card.rows,
         "code": hashlib.sha256(b"".join(code)).hexdigest(),
     }
-    return sha256_json(identity)[:12]
+    return sha256_json(identity)
 
 
 def _keep(data: Dataset, path: Path) -> Dataset:

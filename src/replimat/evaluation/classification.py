@@ -12,8 +12,8 @@ DIRECTION = dict.fromkeys(("auc", "accuracy", "balanced_accuracy", "precision", 
 def classification(target: np.ndarray, probability: np.ndarray) -> dict[str, float]:
     """Metrics of the probability [n] of class 1 against targets 0 or 1 [n].
 
-    Rows where either side is not finite are left out and counted in `failed`. Raises DataError if only one class is there
-    (then there is no ROC curve) or a target is neither 0 nor 1.
+    Rows where either side is not finite are left out and counted in `failed`. Raises DataError if only one class is
+    there (then there is no ROC curve) or a target is neither 0 nor 1.
     """
     import torch
     from torchmetrics.functional import classification as tm

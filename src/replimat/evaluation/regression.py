@@ -11,9 +11,9 @@ DIRECTION = {"mae": "lower", "mse": "lower", "rmse": "lower", "r2": "higher", "m
 def regression(target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     """Metrics of predictions [n] in the target's unit (mse: its square; r2, mad_mae: none).
 
-    mad is the mean absolute deviation of the targets from their mean, so MAD:MAE is how many times better the model is than
-    predicting the mean (Choudhary & DeCost 2021). r2 is NaN-free: it is left out when the target does not vary. Rows where
-    either side is not finite are left out and counted in `failed`. Raises DataError if none is left.
+    mad is the mean absolute deviation of the targets from their mean, so MAD:MAE is how many times better the model
+    is than predicting the mean (Choudhary & DeCost 2021). r2 is NaN-free: it is left out when the target does not
+    vary. Rows where either side is not finite are left out and counted in `failed`. Raises DataError if none is left.
     """
     y, p, failed = finite_pair(target, prediction)
     error = p - y

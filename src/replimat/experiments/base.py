@@ -1,4 +1,6 @@
-"""What an experiment is: rows of a dataset, a representation, a model and its training. Descriptions only; nothing heavy is imported."""
+"""What an experiment is: rows of a dataset, a representation, a model and its training. Descriptions only; nothing
+heavy is imported.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from replimat import cards, files
+from replimat.datasets.loading import content_key
 from replimat.representations import prepared
 from replimat.training.settings import Scaling, Training
 
@@ -15,7 +18,7 @@ CONTENT_VERSION = 3  # raise when `prepare` puts other things into a prepared fi
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of a dataset. require: targets that must all be finite (their rows, and so the prepared file, are shared by all
+    """Rows of a dataset. require: targets that must all be finite (rows, and so the prepared file, are shared by all
     experiments with the same `require`); sizes in rows."""
 
     dataset: str
@@ -39,7 +42,7 @@ class Supervised:
     representation: Any
     model: Callable[[dict], Any]
     training: Training
-    scaling: Scaling = Scaling()
+    scaling: Scaling = field(default_factory=Scaling)
     extras: Callable[[Path], dict] | None = None
     extras_from: str | None = None
     thresholds: tuple[float, ...] = ()
@@ -79,9 +82,11 @@ def prepared_key(experiment: Experiment) -> str:
 
     The target is not part of it: the file holds every target of `require` under its own name, and a run picks by name.
     """
-    hashes = {name: _member_hashes(name) for name in source_datasets(experiment)}
+    hashes = {name: _content(name) for name in source_datasets(experiment)}
     rows = vars(experiment.data)
-    return prepared.prepared_key(files.sha256_json(hashes), experiment.representation, rows=rows, content=CONTENT_VERSION)
+    return prepared.prepared_key(
+        files.sha256_json(hashes), experiment.representation, rows=rows, content=CONTENT_VERSION
+    )
 
 
 def prepared_path(experiment: Experiment) -> Path:
@@ -94,5 +99,7 @@ def source_datasets(experiment: Experiment) -> list[str]:
     return [experiment.data.dataset, *([experiment.extras_from] if experiment.extras_from else [])]
 
 
-def _member_hashes(dataset: str) -> list[str]:
-    return sorted(member.sha256 for member in cards.dataset(dataset).source.members)
+def _content(name: str) -> str:
+    """Hash of what a dataset holds: with a reader its files and the code that reads them, else its files."""
+    card = cards.dataset(name)
+    return content_key(card) if card.reader else files.sha256_json(sorted(m.sha256 for m in card.source.members))

@@ -1,4 +1,6 @@
-"""The two baselines a model must beat: the mean of the training targets, and a random forest that sees composition only."""
+"""The two baselines a model must beat: the mean of the training targets, and a random forest that sees composition
+only.
+"""
 
 import numpy as np
 
@@ -12,8 +14,8 @@ SEED = 0
 def baselines(composition: np.ndarray, target: np.ndarray, train: np.ndarray, test: np.ndarray) -> dict[str, dict]:
     """Metrics on the test rows of both baselines.
 
-    composition: features [n, F]; target [n] (classes as 0 and 1); train, test: row numbers. The mean predictor of a class is
-    its frequency, the same for every row, so its AUC is one half.
+    composition: features [n, F]; target [n] (classes as 0 and 1); train, test: row numbers. The mean predictor of a
+    class is its frequency, the same for every row, so its AUC is one half.
     """
     two_classes = set(np.unique(target[train])) <= {0.0, 1.0}
     score = classification if two_classes else regression

@@ -54,7 +54,7 @@ def plan_one(paper: str, name: str, scale: str) -> Planned:
 
 
 def plan_paper(paper: str, scale: str, data: str = "embedded") -> list[Planned]:
-    """All experiments of a paper that run at a scale and need no data beyond `data` ("embedded", or "paper" for all)."""
+    """Experiments of a paper that run at a scale and need no data beyond `data` ("embedded"; "paper" means all)."""
     names = [name for name, card in cards.paper(paper).experiments.items() if card.at(scale)]
     planned = [plan_one(paper, name, scale) for name in names]
     return [one for one in planned if data == "paper" or all(cards.dataset(d).data == "embedded" for d in one.datasets)]

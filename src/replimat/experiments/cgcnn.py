@@ -1,4 +1,6 @@
-"""CGCNN: eight Materials Project properties, trained here, and the same rows predicted with the authors' released weights."""
+"""CGCNN: eight Materials Project properties, trained here, and the same rows predicted with the authors' released
+weights.
+"""
 
 from pathlib import Path
 
@@ -52,11 +54,21 @@ def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Experime
 
 
 def training(target: str, settings: ScaleSettings, scale: str) -> Training:
-    """The recipe stored in the released checkpoints; below paper scale Adam with one cycle, which needs far fewer epochs."""
+    """The recipe stored in the released checkpoints; below paper scale Adam with one cycle, which needs far fewer
+    epochs.
+    """
     loss = "nll" if target == "is_metal" else "mse"
     if scale == "paper":
-        return Training(settings.epochs, settings.batch_size, settings.lr, loss, optimiser="sgd", schedule="multistep",
-                        milestones=(0.8,), gamma=0.1)
+        return Training(
+            settings.epochs,
+            settings.batch_size,
+            settings.lr,
+            loss,
+            optimiser="sgd",
+            schedule="multistep",
+            milestones=(0.8,),
+            gamma=0.1,
+        )
     return Training(settings.epochs, settings.batch_size, settings.lr, loss, optimiser="adam", schedule="onecycle")
 
 

@@ -16,6 +16,7 @@ from replimat.representations import prepared
 from replimat.representations.composition import composition_features
 from replimat.sources import store
 
+
 def prepare(experiment: Experiment, force: bool = False) -> Path:
     """Write the prepared file of an experiment unless it is there already; returns its path.
 
@@ -45,7 +46,8 @@ def prepare(experiment: Experiment, force: bool = False) -> Path:
         "split_sha256": chosen.sha256,
         "test_ids_sha256": ids_sha256(data.ids[chosen.test]),
         "test_targets_sha256": {
-            name: targets_sha256(data.ids[chosen.test], data.targets[name][chosen.test]) for name in experiment.data.require
+            name: targets_sha256(data.ids[chosen.test], data.targets[name][chosen.test])
+            for name in experiment.data.require
         },
         "ids": data.ids[rows].tolist(),
         "units": {name: data.units[name] for name in experiment.data.require},

@@ -13,16 +13,21 @@ import replimat
 from replimat import files
 from replimat.cards import project_root
 
-NAMED_PACKAGES = ("torch", "torch_geometric", "lightning", "numpy", "pymatgen", "ase", "scikit-learn", "vesin")
+NAMED_PACKAGES = ("torch", "torch_geometric", "lightning", "numpy", "pymatgen", "ase", "scikit-learn")
 
 
 def code_commit() -> str:
-    """The commit of the source tree, "+changes" if files differ from it; $REPLIMAT_COMMIT where there is no git (images)."""
+    """The commit of the source tree, "+changes" if files differ from it; $REPLIMAT_COMMIT where there is no git
+    (images).
+    """
     if given := os.environ.get("REPLIMAT_COMMIT"):
         return given
     try:
         commit = _git("rev-parse", "HEAD")
-        return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+        changed = _git(
+            "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock"
+        )  # DVC writes it after a run
+        return commit + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -37,7 +42,9 @@ def code_sha256(paper: str) -> str:
 
 def environment() -> dict:
     """Versions of the packages that matter, and the hash of all that are installed."""
-    installed = sorted({f"{dist.name.lower()}=={dist.version}" for dist in importlib.metadata.distributions() if dist.name})
+    installed = sorted(
+        {f"{dist.name.lower()}=={dist.version}" for dist in importlib.metadata.distributions() if dist.name}
+    )
     versions = {}
     for name in NAMED_PACKAGES:
         try:

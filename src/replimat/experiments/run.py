@@ -41,10 +41,12 @@ class Run:
         self.folder = cards.project_root() / planned.folder
         arrays, self.metadata = prepared.load(cards.project_root() / planned.prepared, prepared_key(self.experiment))
         self.arrays = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        self.target = arrays[f"target.{self.experiment.target}"]                      # [n], the target's unit
+        self.target = arrays[f"target.{self.experiment.target}"]  # [n], the target's unit
         self.counts = element_counts(arrays["numbers"].astype(np.int64), arrays["offsets"])  # [n, 119]
         part = arrays["part"]
-        self.rows = {name: torch.from_numpy(np.flatnonzero(part == k)) for k, name in enumerate(("train", "val", "test"))}
+        self.rows = {
+            name: torch.from_numpy(np.flatnonzero(part == k)) for k, name in enumerate(("train", "val", "test"))
+        }
         self.classes = self.experiment.task == "classification"
         self.seeds = [0] if isinstance(self.experiment, AuthorWeights) else list(range(seeds or planned.settings.seeds))
 
@@ -98,9 +100,19 @@ class Run:
         stored = folder / "model.safetensors"
         if (seconds := _load_weights(model, stored, identity)) is not None:
             return model.eval(), scaling, seconds
-        model = train(model, graphs, self.rows, self.experiment.training, folder, seed=seed, identity=identity,
-                      scale=scaling.scale, device=self.device, deterministic=self.deterministic,
-                      label=f"{self.planned.paper}/{self.planned.name} seed {seed}")
+        model = train(
+            model,
+            graphs,
+            self.rows,
+            self.experiment.training,
+            folder,
+            seed=seed,
+            identity=identity,
+            scale=scaling.scale,
+            device=self.device,
+            deterministic=self.deterministic,
+            label=f"{self.planned.paper}/{self.planned.name} seed {seed}",
+        )
         seconds = watch.read()["wall_seconds"]
         with files.atomic(stored) as temporary:
             save_file(model.state_dict(), temporary, metadata={"identity": identity, "seconds": str(seconds)})
@@ -131,14 +143,21 @@ class Run:
         metrics = regression(target, prediction)
         for threshold in self.experiment.thresholds:
             metrics |= within_threshold(target, prediction, threshold)
-        return metrics | {"evaluated": int(np.isfinite(prediction).sum()), "failed": int((~np.isfinite(prediction)).sum())}
+        return metrics | {
+            "evaluated": int(np.isfinite(prediction).sum()),
+            "failed": int((~np.isfinite(prediction)).sum()),
+        }
 
     def _identity(self, seed: int) -> str:
-        """Hash of everything that decides the weights of a seed: finished or half-trained weights of another are not taken."""
+        """Hash of everything that decides the weights of a seed: finished or half-trained weights of another are not
+        taken.
+        """
         settings = self.planned.settings.model_dump(include={"n_train", "n_val", "n_test", "model"})
         training = asdict(self.experiment.training) | asdict(self.experiment.scaling)
         code = code_sha256(self.planned.paper)
-        return files.sha256_json([prepared_key(self.experiment), self.experiment.target, settings, training, code, seed])
+        return files.sha256_json(
+            [prepared_key(self.experiment), self.experiment.target, settings, training, code, seed]
+        )
 
     def _seed_folder(self, seed: int) -> Path:
         return self.folder / f"seed{seed}"
@@ -201,7 +220,7 @@ def _load_weights(model: torch.nn.Module, path: Path, identity: str) -> float | 
             metadata = stored.metadata()
             if metadata.get("identity") != identity:
                 return None
-            model.load_state_dict({name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
+            model.load_state_dict({name: stored.get_tensor(name) for name in stored.keys()})
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ExperimentError(f"{path}: damaged ({error}); delete it and run `replimat fit` again.") from error
     return float(metadata["seconds"])

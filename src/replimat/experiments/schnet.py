@@ -10,6 +10,7 @@ INTENSIVE = ("homo", "lumo", "gap", "formation_energy", "is_metal")  # averaged 
 WITHOUT_REFERENCES = ("mu", "r2")  # not sums of atomic values to begin with: scaled per atom only
 SHARED_ROWS = {"qm9": QM9_TARGETS, "mp_sample": ("fermi_energy", "is_metal")}
 
+
 def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Supervised:
     rows = SHARED_ROWS.get(card.dataset, (card.target,))
     return Supervised(

@@ -1,4 +1,4 @@
-"""Crystal graph convolutional neural network (Xie & Grossman, Phys. Rev. Lett. 120, 145301 (2018), doi:10.1103/PhysRevLett.120.145301).
+"""Crystal graph convolutional neural network (Xie & Grossman, Phys. Rev. Lett. 120, 145301 (2018)).
 
     z_ij = v_i (+) v_j (+) u_ij                                                            (their eq. 5)
     v_i <- softplus( v_i + BN( sum_j sigmoid(BN(W_f z_ij + b_f)) * softplus(BN(W_s z_ij + b_s)) ) )
@@ -6,9 +6,9 @@
 
 Each atom i sums over its M nearest neighbours j (12 within 8 A); u_ij is the distance on a Gaussian basis.
 
-Differs from the author's code in how it is computed, not in what: W z_ij is split into W_i v_i + W_j v_j + W_u u_ij, so that
-the two atom products are made once per atom instead of once per edge (a quarter of the multiplications). Parameter names and
-shapes are the author's, so the released checkpoints load unchanged.
+Differs from the author's code in how it is computed, not in what: W z_ij is split into W_i v_i + W_j v_j + W_u u_ij,
+so that the two atom products are made once per atom instead of once per edge (a quarter of the multiplications).
+Parameter names and shapes are the author's, so the released checkpoints load unchanged.
 """
 
 import json
@@ -25,7 +25,7 @@ N_ELEMENTS = 101  # rows of the element table: index 0 is unused, 1..100 are ato
 
 
 class GaussianDistance(nn.Module):
-    """exp(-(d - mu_k)^2 / w^2) on centres mu = 0, w, 2w, ... up to `cutoff`; the width is the spacing w = `step` (angstrom)."""
+    """exp(-(d - mu_k)^2 / w^2) on centres mu = 0, w, 2w, ... up to `cutoff`; w is the spacing `step` (angstrom)."""
 
     def __init__(self, cutoff: float = 8.0, step: float = 0.2):
         super().__init__()
@@ -49,7 +49,7 @@ class Convolution(nn.Module):
         n, m = neighbours.shape
         f = v.shape[1]
         w_i, w_j, w_u = self.fc_full.weight.split([f, f, u.shape[-1]], dim=1)
-        centre = v @ w_i.T + self.fc_full.bias                       # [N, 2F]
+        centre = v @ w_i.T + self.fc_full.bias  # [N, 2F]
         sender = (v @ w_j.T).index_select(0, neighbours.reshape(-1))  # [N*M, 2F]
         z = (u @ w_u.T).view(n, m, -1) + sender.view(n, m, -1) + centre[:, None]  # [N, M, 2F]
         gate, core = self.bn1(z.view(n * m, -1)).view(n, m, -1).chunk(2, dim=-1)  # [N, M, F] each
@@ -60,12 +60,13 @@ class Convolution(nn.Module):
 class CGCNN(nn.Module):
     """One output (or two class logits) per crystal.
 
-    element_features: table of initial element vectors [101, 92]; n_conv convolutions of width atom_fea; h_fea: width after
-    pooling; n_h hidden layers in all (the pooling layer counts as the first); classes: 0 for regression, else number of classes.
+    element_features: table of initial element vectors [101, 92]; n_conv convolutions of width atom_fea; h_fea: width
+    after pooling; n_h hidden layers in all (the pooling layer counts as the first); classes: 0 for regression, else
+    number of classes.
 
-    Inputs of a batch: z: atomic numbers [N]; neighbours: index of each atom's M neighbours in the batch [N, M]; distance:
-    angstrom [N, M]; batch: crystal of each atom [N]; n_graphs: crystals B. Returns [B] (regression) or log-probabilities [B, C].
-    Raises DataError for an element the table has no row for.
+    Inputs of a batch: z: atomic numbers [N]; neighbours: index of each atom's M neighbours in the batch [N, M];
+    distance: angstrom [N, M]; batch: crystal of each atom [N]; n_graphs: crystals B. Returns [B] (regression) or
+    log-probabilities [B, C]. Raises DataError for an element the table has no row for.
     """
 
     def __init__(
@@ -91,8 +92,8 @@ class CGCNN(nn.Module):
         self.classes = classes
 
     def forward(self, z: Tensor, neighbours: Tensor, distance: Tensor, batch: Tensor, n_graphs: int) -> Tensor:
-        u = self.basis(distance).view(-1, len(self.basis.centres))   # [N*M, K]
-        v = self.embedding(self.element_features)[self._known(z)]    # [N, F]: embed the table once, then look up
+        u = self.basis(distance).view(-1, len(self.basis.centres))  # [N*M, K]
+        v = self.embedding(self.element_features)[self._known(z)]  # [N, F]: embed the table once, then look up
         for convolution in self.convs:
             v = convolution(v, u, neighbours)
         crystal = scatter(v, batch, dim_size=n_graphs, reduce="mean")  # [B, F]
@@ -104,7 +105,9 @@ class CGCNN(nn.Module):
 
     def _known(self, z: Tensor) -> Tensor:
         if z.numel() and (int(z.max()) >= len(self.element_features) or int(z.min()) < 1):
-            raise DataError(f"CGCNN's element table ends at Z = {len(self.element_features) - 1}; got Z = {int(z.max())}.")
+            raise DataError(
+                f"CGCNN's element table ends at Z = {len(self.element_features) - 1}; got Z = {int(z.max())}."
+            )
         return z
 
 
@@ -120,8 +123,8 @@ def read_element_features(path: str | Path) -> Tensor:
 def load_author_checkpoint(path: str | Path, element_features: Tensor) -> tuple[CGCNN, dict[str, float]]:
     """An official checkpoint as (model in evaluation mode, {"mean", "std"} of the target it was trained on).
 
-    A model output x means x * std + mean in the target's unit (log10 GPa for the moduli). Only tensors and plain values are
-    unpickled. Raises DataError if the file is not such a checkpoint.
+    A model output x means x * std + mean in the target's unit (log10 GPa for the moduli). Only tensors and plain
+    values are unpickled. Raises DataError if the file is not such a checkpoint.
     """
     stored = _load_plain(path)
     if missing := {"state_dict", "normalizer", "args"} - stored.keys():

@@ -54,14 +54,14 @@ def neighbours(positions: np.ndarray, cell: np.ndarray, cutoff: float, periodic:
     receiver, sender, image, distance = find_points_in_spheres(
         x, x, r=float(cutoff), pbc=np.full(3, periodic, dtype=np.int64), lattice=lattice, tol=RESOLUTION
     )
-    shift = image.astype(np.int64)  # [E, 3]
-    if np.abs(shift).max(initial=0) > SHIFT_LIMIT:
+    if np.abs(image).max(initial=0) > SHIFT_LIMIT:
         raise DataError(
             f"no neighbour list: a neighbour is more than {SHIFT_LIMIT} cells away; wrap the atoms into the cell."
         )
-    kept = (distance < cutoff) & ((sender != receiver) | shift.any(axis=1))  # it counts d = cutoff, and the atom itself
-    edges = Neighbours(np.stack([sender, receiver])[:, kept], shift[kept].astype(np.int8), distance[kept])
-    order = np.lexsort(_sort_keys(edges))
+    itself = (sender == receiver) & (distance < RESOLUTION)
+    kept = np.flatnonzero((distance < cutoff) & ~itself)  # the routine counts d = cutoff and the atom itself
+    edges = Neighbours(np.stack([sender[kept], receiver[kept]]), image[kept].astype(np.int8), distance[kept])
+    order = _order(edges)
     return Neighbours(edges.edge_index[:, order], edges.shift[order], edges.distance[order])
 
 
@@ -97,12 +97,17 @@ def molecule_edges(positions: np.ndarray, offsets: np.ndarray, cutoff: float) ->
     return np.concatenate(edges, axis=1), np.cumsum(np.concatenate(counts))
 
 
-def _sort_keys(edges: Neighbours) -> tuple[np.ndarray, np.ndarray]:
-    """Sender and shift in one integer, receiver and distance in another, the latter to be sorted by first [E] each."""
+def _order(edges: Neighbours) -> np.ndarray:
+    """Permutation that sorts edges by receiver, distance to RESOLUTION, sender, shift [E].
+
+    Two keys of packed integers instead of six columns: half the time of np.lexsort.
+    """
     sender, receiver = edges.edge_index
-    digits = edges.shift.astype(np.int64) + SHIFT_LIMIT  # 0..254
-    minor = ((sender << 8 | digits[:, 0]) << 8 | digits[:, 1]) << 8 | digits[:, 2]
-    return minor, receiver << 36 | np.rint(edges.distance / RESOLUTION).astype(np.int64)  # 36 bits: 687 angstrom
+    image = edges.shift.astype(np.int64) + SHIFT_LIMIT  # 0..254
+    minor = ((sender << 8 | image[:, 0]) << 8 | image[:, 1]) << 8 | image[:, 2]
+    major = receiver << 36 | np.rint(edges.distance / RESOLUTION).astype(np.int64)  # 36 bits: up to 687 angstrom
+    by_minor = np.argsort(minor)
+    return by_minor[np.argsort(major[by_minor], kind="stable")]
 
 
 def _track(rows: range, progress: bool) -> Iterable[int]:

@@ -13,7 +13,8 @@ from replimat import files
 class SeedEveryStep(L.Callback):
     """Seed the random numbers of a step (dropout, noise) by run seed and step, so that resuming repeats them.
 
-    By step and not by epoch: a resumed epoch builds its data iterator at another moment, which draws a random number too.
+    By step and not by epoch: a resumed epoch builds its data iterator at another moment, which draws a random number
+    too.
     """
 
     def __init__(self, seed: int):
@@ -57,7 +58,9 @@ class PrintedProgress(L.Callback):
         if done == total or done % max(1, total // self.lines) == 0:
             quality = trainer.callback_metrics.get(module.monitor, float("nan"))
             loss = trainer.callback_metrics["train_loss"]
-            print(f"{self.label}: epoch {done}/{total}, train loss {loss:.4g}, {module.monitor} {quality:.4g}", flush=True)
+            print(
+                f"{self.label}: epoch {done}/{total}, train loss {loss:.4g}, {module.monitor} {quality:.4g}", flush=True
+            )
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -36,9 +36,9 @@ def train(
 ) -> nn.Module:
     """Train `model` in place on rows["train"], choosing weights on rows["val"]; returns it in evaluation mode.
 
-    A checkpoint of every epoch lies in folder/checkpoints until `finished` is called; a later call with the same `identity`
-    (hash of everything that decides the result) continues from it and ends with the weights of an unbroken run.
-    Raises Diverged if the loss stops being finite.
+    A checkpoint of every epoch lies in folder/checkpoints until `finished` is called; a later call with the same
+    `identity` (hash of everything that decides the result) continues from it and ends with the weights of an unbroken
+    run. Raises Diverged if the loss stops being finite.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips, no hardware inventory
     checkpoints = _checkpoints_of(folder, identity, settings)
@@ -91,7 +91,7 @@ def predict(model: nn.Module, graphs: Graphs, rows: Tensor, batch_size: int, dev
 
 
 def pick_device(wanted: str) -> str:
-    """"cpu" or "cuda": what was asked for, or with "auto" what is there."""
+    """ "cpu" or "cuda": what was asked for, or with "auto" what is there."""
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 
 
@@ -119,7 +119,13 @@ def _checkpoints_of(folder: Path, identity: str, settings: Training) -> Path:
 
 
 def _silence_known_warnings() -> None:
-    """Lightning's advice that does not apply: data is in memory already, and a resumed folder is not empty on purpose."""
-    for text in (".*does not have many workers.*", ".*Checkpoint directory.*exists and is not empty.*",
-                 ".*number of training batches.*smaller than the logging interval.*", ".*LeafSpec.*"):
+    """Lightning's advice that does not apply: data is in memory already, and a resumed folder is not empty on
+    purpose.
+    """
+    for text in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory.*exists and is not empty.*",
+        ".*number of training batches.*smaller than the logging interval.*",
+        ".*LeafSpec.*",
+    ):
         warnings.filterwarnings("ignore", message=text)

@@ -22,7 +22,8 @@ def ragged_rows(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 class Graphs(Dataset):
     """Graphs of a prepared file with one target each.
 
-    arrays: the prepared arrays; target [n], already scaled. Indexing with a list of rows gives (model inputs, targets [B]).
+    arrays: the prepared arrays; target [n], already scaled. Indexing with a list of rows gives (model inputs, targets
+    [B]).
     """
 
     def __init__(self, arrays: dict[str, Tensor], target: Tensor):
@@ -39,7 +40,7 @@ class Graphs(Dataset):
     def inputs(self, rows: Tensor) -> dict:
         """Model inputs of the given graphs as one batch."""
         atoms, sizes = ragged_rows(self.offsets, rows)
-        first = sizes.cumsum(0) - sizes                                   # index of each graph's first atom in the batch  [B]
+        first = sizes.cumsum(0) - sizes  # index of each graph's first atom in the batch  [B]
         batch = torch.repeat_interleave(torch.arange(len(rows)), sizes, output_size=len(atoms))
         common = {"z": self.arrays["numbers"][atoms].long(), "batch": batch, "n_graphs": len(rows)}
         return common | self.edges(rows, atoms, batch, first)
@@ -58,7 +59,9 @@ class CrystalGraphs(Graphs):
 
 
 class CutoffGraphs(Graphs):
-    """All neighbours within a cutoff: positions [N, 3], edges [2, E] and, in crystals, the images' translations [E, 3]."""
+    """All neighbours within a cutoff: positions [N, 3], edges [2, E] and, in crystals, the images' translations [E,
+    3].
+    """
 
     def __init__(self, arrays, target):
         super().__init__(arrays, target)
@@ -66,13 +69,15 @@ class CutoffGraphs(Graphs):
 
     def edges(self, rows, atoms, batch, first):
         picked, counts = ragged_rows(self.edge_offsets, rows)
-        graph = torch.repeat_interleave(torch.arange(len(rows)), counts, output_size=len(picked))  # graph of each edge  [E]
+        graph = torch.repeat_interleave(
+            torch.arange(len(rows)), counts, output_size=len(picked)
+        )  # graph of each edge  [E]
         edges = {
             "pos": self.arrays["positions"][atoms].float(),
             "edge_index": self.arrays["edge_index"][:, picked].long() + first[graph],
         }
         if "shift" in self.arrays:
-            cells = self.arrays["cells"][rows].double()                    # [B, 3, 3]
+            cells = self.arrays["cells"][rows].double()  # [B, 3, 3]
             shift = self.arrays["shift"][picked].double()
             edges["offset"] = torch.einsum("ei,eij->ej", shift, cells[graph]).float()  # [E, 3]
         return edges
@@ -89,7 +94,9 @@ def graphs_of(kind: str, arrays: dict[str, Tensor], target: Tensor) -> Graphs:
 
 
 class EpochShuffle(Sampler):
-    """Rows in an order that depends on the seed and the epoch alone, so that a resumed run sees what an unbroken one does."""
+    """Rows in an order that depends on the seed and the epoch alone, so that a resumed run sees what an unbroken one
+    does.
+    """
 
     def __init__(self, rows: Tensor, seed: int):
         self.rows, self.seed, self.epoch = rows, seed, 0

@@ -19,7 +19,9 @@ def element_counts(numbers: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FittedScaling:
-    """scaled = (y - reference) / scale, with reference = constant + counts @ per_element [119]; both in the target's unit."""
+    """scaled = (y - reference) / scale, with reference = constant + counts @ per_element [119]; both in the target's
+    unit.
+    """
 
     constant: float
     per_element: np.ndarray
@@ -43,8 +45,8 @@ def standardised(mean: float, std: float) -> FittedScaling:
 def fit_scaling(settings: Scaling, values: np.ndarray, counts: np.ndarray) -> FittedScaling:
     """Fit references and spread on training rows: values [n], element counts [n, 119].
 
-    "elements" is a least-squares energy per element (an element the training rows lack gets zero); "mean" is the mean, per
-    atom if `per_atom`. Raises DataError if the target does not vary.
+    "elements" is a least-squares energy per element (an element the training rows lack gets zero); "mean" is the
+    mean, per atom if `per_atom`. Raises DataError if the target does not vary.
     """
     atoms = counts.sum(axis=1)
     per_element, constant = np.zeros(MAX_Z), 0.0
@@ -58,5 +60,7 @@ def fit_scaling(settings: Scaling, values: np.ndarray, counts: np.ndarray) -> Fi
     residual = values - constant - counts @ per_element
     scale = float(np.std(residual / atoms if settings.per_atom else residual))
     if not np.isfinite(scale) or scale == 0.0:
-        raise DataError(f"The target does not vary over the {len(values)} training rows (spread {scale}): nothing to learn.")
+        raise DataError(
+            f"The target does not vary over the {len(values)} training rows (spread {scale}): nothing to learn."
+        )
     return FittedScaling(constant, per_element, scale)

@@ -24,8 +24,8 @@ LOSSES = {"mse": nn.functional.mse_loss, "mae": nn.functional.l1_loss, "nll": cl
 class SupervisedTask(L.LightningModule):
     """Trains `model` on (inputs, target) batches and validates in the target's own unit.
 
-    scale: the target's unit divided by the scaled unit, so that val_mae is physical. Monitors val_mae (regression, lower is
-    better) or val_auc (classification, higher is better).
+    scale: the target's unit divided by the scaled unit, so that val_mae is physical. Monitors val_mae (regression,
+    lower is better) or val_auc (classification, higher is better).
     """
 
     def __init__(self, model: nn.Module, settings: Training, scale: float = 1.0):
@@ -46,8 +46,10 @@ class SupervisedTask(L.LightningModule):
     def on_train_epoch_end(self):
         loss = self.trainer.callback_metrics["train_loss"]
         if not torch.isfinite(loss):
-            raise Diverged(f"The training loss became {float(loss)} in epoch {self.current_epoch}; the learning rate is "
-                           f"{self.settings.lr:g}.")
+            raise Diverged(
+                f"The training loss became {float(loss)} in epoch {self.current_epoch}; the learning rate is "
+                f"{self.settings.lr:g}."
+            )
 
     def validation_step(self, batch, _):
         inputs, target = batch
