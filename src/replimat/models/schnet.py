@@ -26,7 +26,7 @@ class ShiftedSoftplus(nn.Module):
     """ssp(x) = ln(e^x / 2 + 1/2): zero at zero, smooth everywhere."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return softplus(x) - LOG2
+        return softplus(x).sub_(LOG2)  # in place: softplus keeps its input for the gradient, not its output
 
 
 class GaussianBasis(nn.Module):
