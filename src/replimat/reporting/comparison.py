@@ -131,7 +131,10 @@ def _row(paper: str, scale: str, claim: Claim | None, outcome: Outcome | None, a
         absent=outcome.absent if outcome else absent,
     )
     row = {"paper": paper, "scale": scale, "experiment": outcome.name if outcome else ""}
-    return row | _claim_columns(claim) | _run_columns(outcome) | _verdict_columns(found, checks)
+    row |= _claim_columns(claim) | _run_columns(outcome) | _verdict_columns(found, checks)
+    if run and outcome.card.note:
+        row["reason"] = f"{row['reason']}. {outcome.card.note}"
+    return row
 
 
 def _claim_columns(claim: Claim | None) -> dict:
