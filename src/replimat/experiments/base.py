@@ -13,7 +13,7 @@ from replimat.representations import prepared
 from replimat.training.settings import Scaling, Training
 
 SPLIT_SEED = 123  # one split per dataset and sizes, shared by all papers, so that models are ranked on identical work
-CONTENT_VERSION = 3  # raise when `prepare` puts other things into a prepared file
+CONTENT_VERSION = 4  # raise when `prepare` puts other things into a prepared file
 
 
 @dataclass(frozen=True)

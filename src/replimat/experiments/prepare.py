@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from replimat import cards, datasets
-from replimat.datasets.base import Dataset
+from replimat.datasets.base import Dataset, Structures
 from replimat.datasets.splits import Split, leakage, split
 from replimat.errors import DataError
 from replimat.experiments.base import Experiment, Selection, prepared_key, prepared_path
@@ -15,6 +15,7 @@ from replimat.records import ids_sha256, targets_sha256
 from replimat.representations import prepared
 from replimat.representations.composition import composition_features
 from replimat.sources import store
+from replimat.training.scaling import element_counts
 
 
 def prepare(experiment: Experiment, force: bool = False) -> Path:
@@ -54,7 +55,7 @@ def prepare(experiment: Experiment, force: bool = False) -> Path:
         "leakage": leakage(data.ids[rows], structures, arrays["part"]),
         "left_out": len(data.left_out),
         "warnings": sorted({str(warning.message) for warning in caught}),
-        "baselines": _baselines(composition_features(structures), arrays, experiment.data.require),
+        "baselines": _baselines(structures, arrays, experiment.data.require),
     }
     prepared.save(path, arrays, metadata)
     return path
@@ -68,6 +69,8 @@ def choose(data: Dataset, selection: Selection) -> Split:
     return split(data.ids, usable, selection.n_train, selection.n_val, selection.n_test, selection.seed)
 
 
-def _baselines(composition: np.ndarray, arrays: dict, targets: tuple[str, ...]) -> dict[str, dict]:
+def _baselines(structures: Structures, arrays: dict, targets: tuple[str, ...]) -> dict[str, dict]:
+    composition = composition_features(structures)
     train, test = np.flatnonzero(arrays["part"] == 0), np.flatnonzero(arrays["part"] == 2)
-    return {name: baselines(composition, arrays[f"target.{name}"], train, test) for name in targets}
+    atoms = None if structures.periodic else element_counts(structures.numbers.astype(np.int64), structures.offsets)
+    return {name: baselines(composition, arrays[f"target.{name}"], train, test, atoms) for name in targets}
