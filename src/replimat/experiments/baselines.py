@@ -1,7 +1,8 @@
-"""The two baselines a model must beat: the mean of the training targets, and a random forest that sees composition only.
+"""The two baselines a model must beat: the mean of the training targets, and a random forest that sees composition.
 
-A molecule's total energy is a sum over its atoms to within an electronvolt or so, which no forest of averages can reproduce:
-on raw totals it would be a straw man. So for molecules the forest learns what least-squares element references leave over.
+A molecule's total energy is a sum over its atoms to within an electronvolt or so, which no forest of averages can
+reproduce: on raw totals it would be a straw man. So for molecules the forest learns what least-squares element
+references leave over.
 """
 
 import numpy as np
@@ -24,9 +25,9 @@ def baselines(
 ) -> dict[str, dict]:
     """Metrics on the test rows of both baselines.
 
-    composition: features [n, F]; target [n] (classes as 0 and 1); train, test: row numbers; molecule_atoms: atoms of each
-    element [n, 119] where the structures are molecules. The mean predictor of a class is its frequency, the same for
-    every row, so its AUC is one half.
+    composition: features [n, F]; target [n] (classes as 0 and 1); train, test: row numbers; molecule_atoms: atoms of
+    each element [n, 119] where the structures are molecules. The mean predictor of a class is its frequency, the same
+    for every row, so its AUC is one half.
     """
     two_classes = set(np.unique(target[train])) <= {0.0, 1.0}
     score = classification if two_classes else regression
