@@ -5,6 +5,8 @@ snakemake --cores all results/laptop/papers/cgcnn/comparison.csv one paper
 snakemake --cores all --config scale=smoke                       the quick version that the tests run
 """
 
+from pathlib import Path
+
 from replimat import cards
 from replimat.experiments.catalogue import plan
 
@@ -13,6 +15,11 @@ configfile: "params.yaml"
 SCALE = config["scale"]
 PLAN = plan(SCALE, config["data"])  # paper -> its experiments
 RUNS = {(one.paper, one.name): one for planned in PLAN.values() for one in planned}
+
+
+def sources(*patterns):
+    """Source files a rule's result depends on: an edited one runs it again."""
+    return sorted(str(path) for pattern in patterns for path in Path("src/replimat").glob(pattern))
 
 
 container: config["container"]

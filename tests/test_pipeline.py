@@ -102,6 +102,17 @@ def test_an_edited_card_runs_its_own_paper_again_and_no_other(project):
         card.write_text(original)
 
 
+def test_weights_of_other_settings_are_not_scored(project):
+    card = project / "papers/schnet/card.yaml"
+    original = card.read_text()
+    try:
+        card.write_text(original.replace("interactions: 2", "interactions: 1"))
+        done = call(project, "replimat", "evaluate", "schnet", "mp-formation-energy", "--scale", "smoke", check=False)
+        assert done.returncode == 1 and "no weights of these settings" in done.stderr
+    finally:
+        card.write_text(original)
+
+
 def test_scoring_stored_weights_again_gives_the_same_metrics(project):
     record = project / "runs/smoke/schnet/mp-formation-energy/run.json"
     before = json.loads(record.read_text())["seeds"][0]["metrics"]

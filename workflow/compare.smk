@@ -10,6 +10,7 @@ rule compare:
         paper_runs,
         "papers/{paper}/card.yaml",
         "papers/{paper}/claims.csv",
+        sources("verdicts.py", "audit.py", "margins.py", "records.py", "reporting/*.py"),
     output:
         table=f"results/{SCALE}/papers/{{paper}}/comparison.csv",
         text=f"results/{SCALE}/papers/{{paper}}/comparison.md",

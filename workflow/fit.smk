@@ -8,7 +8,7 @@ def fit_inputs(wildcards):
         "prepared": str(one.prepared),
         "weights": weights,
         "card": f"papers/{one.paper}/card.yaml",
-        "code": [f"src/replimat/models/{one.paper}.py", f"src/replimat/experiments/{one.paper}.py"],
+        "code": sources(f"models/{one.paper}.py", f"experiments/{one.paper}.py", "training/*.py", "evaluation/*.py"),
     }
 
 

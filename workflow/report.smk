@@ -15,6 +15,7 @@ rule merge:
 rule report:
     input:
         f"results/{SCALE}/comparison.csv",
+        sources("reporting/*.py", "reporting/templates/*"),
     output:
         f"results/{SCALE}/report.html",
     shell:

@@ -18,14 +18,14 @@ from replimat.sources import store
 from replimat.training.scaling import element_counts
 
 
-def prepare(experiment: Experiment, force: bool = False) -> Path:
+def prepare(experiment: Experiment) -> Path:
     """Write the prepared file of an experiment unless it is there already; returns its path.
 
     Raises DataError if the dataset lacks a target or has too few rows.
     """
     path = cards.project_root() / prepared_path(experiment)
     key = prepared_key(experiment)
-    if path.exists() and not force:
+    if path.exists():
         prepared.load(path, key)  # refuses a damaged or foreign file
         return path
     data = datasets.load(experiment.data.dataset)

@@ -1,6 +1,5 @@
 """Run an experiment: train every seed, predict the test rows, score them, and write the record."""
 
-import json
 import traceback
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from replimat import cards, files
 from replimat.errors import ExperimentError, ReplimatError
@@ -65,8 +64,11 @@ class Run:
         if isinstance(self.experiment, AuthorWeights):
             return self.fit()
         for seed in self.seeds:
-            if not (self._seed_folder(seed) / "model.safetensors").exists():
-                raise ExperimentError(f"{self._seed_folder(seed)}: no model.safetensors; run `replimat fit` first.")
+            stored = self._seed_folder(seed) / "model.safetensors"
+            if _seconds_trained(stored, self._identity(seed)) is None:
+                raise ExperimentError(
+                    f"{stored}: no weights of these settings and this code there; run `replimat fit` first."
+                )
         return self._record([self._attempt(seed) for seed in self.seeds], watch)
 
     # ------------------------------------------------------------ one seed
@@ -98,7 +100,8 @@ class Run:
         scaling, graphs = self._scaled()
         identity = self._identity(seed)
         stored = folder / "model.safetensors"
-        if (seconds := _load_weights(model, stored, identity)) is not None:
+        if (seconds := _seconds_trained(stored, identity)) is not None:
+            model.load_state_dict(load_file(stored))
             return model.eval(), scaling, seconds
         model = train(
             model,
@@ -143,10 +146,7 @@ class Run:
         metrics = regression(target, prediction)
         for threshold in self.experiment.thresholds:
             metrics |= within_threshold(target, prediction, threshold)
-        return metrics | {
-            "evaluated": int(np.isfinite(prediction).sum()),
-            "failed": int((~np.isfinite(prediction)).sum()),
-        }
+        return metrics
 
     def _identity(self, seed: int) -> str:
         """Hash of everything that decides the weights of a seed: finished or half-trained weights of another are not
@@ -211,16 +211,13 @@ class Run:
         return record
 
 
-def _load_weights(model: torch.nn.Module, path: Path, identity: str) -> float | None:
-    """Load finished weights of the same identity; returns the seconds their training took, None if there are none."""
+def _seconds_trained(path: Path, identity: str) -> float | None:
+    """Seconds the training of finished weights took; None if there are none of this identity."""
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as stored:
-            metadata = stored.metadata()
-            if metadata.get("identity") != identity:
-                return None
-            model.load_state_dict({name: stored.get_tensor(name) for name in stored.keys()})
-    except (SafetensorError, json.JSONDecodeError) as error:
+            metadata = stored.metadata() or {}
+    except SafetensorError as error:
         raise ExperimentError(f"{path}: damaged ({error}); delete it and run `replimat fit` again.") from error
-    return float(metadata["seconds"])
+    return float(metadata["seconds"]) if metadata.get("identity") == identity else None
