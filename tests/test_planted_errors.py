@@ -205,8 +205,8 @@ def test_two_targets_with_the_same_values():
     run, predictions, _ = measured_run()
     other = spoil(run, experiment="mp-band-gap", target="band_gap")
     found = check_together([(run, predictions[0]), (other, predictions[0])])
-    assert list(found) == ["mp-band-gap"]
-    assert "mp-formation-energy (formation_energy)" in found["mp-band-gap"].message
+    assert list(found) == [("mp-band-gap", "band_gap")]
+    assert "mp-formation-energy (formation_energy)" in found["mp-band-gap", "band_gap"].message
     again = spoil(run, experiment="official-formation-energy")
     assert check_together([(run, predictions[0]), (again, predictions[0])]) == {}
 

@@ -3,13 +3,12 @@
 
 def fit_inputs(wildcards):
     one = RUNS[wildcards.paper, wildcards.experiment]
+    code = [f"models/{one.paper}.py", f"experiments/{one.paper}.py", "models/forces.py", "training/*.py"]
+    inputs = {"card": f"papers/{one.paper}/card.yaml", "code": sources(*code, "evaluation/*.py")}
+    if one.prepared is None:  # released predictions, scored again
+        return inputs | {"data": [path for dataset in one.datasets for path in DATA_FILES[dataset]]}
     weights = DATA_FILES[one.card.weights] if one.card.weights else []
-    return {
-        "prepared": str(one.prepared),
-        "weights": weights,
-        "card": f"papers/{one.paper}/card.yaml",
-        "code": sources(f"models/{one.paper}.py", f"experiments/{one.paper}.py", "training/*.py", "evaluation/*.py"),
-    }
+    return inputs | {"prepared": str(one.prepared), "weights": weights}
 
 
 rule fit:

@@ -1,6 +1,6 @@
 # Graphs, targets, split and baselines of an experiment; experiments with the same rows and representation share one file.
 
-PREPARED = {str(one.prepared): one for one in RUNS.values()}
+PREPARED = {str(one.prepared): one for one in RUNS.values() if one.prepared}
 
 
 def raw_files(wildcards):

@@ -56,11 +56,11 @@ def check_run(run: Run, predictions: Mapping[int, Predictions | None], expected:
     return checks
 
 
-def check_together(runs: Iterable[tuple[Run, Predictions | None]]) -> dict[str, Check]:
-    """Experiments of different targets whose test sets hold the same values: a cache served the wrong target.
+def check_together(runs: Iterable[tuple[Run, Predictions | None]]) -> dict[tuple[str, str], Check]:
+    """Runs of different targets whose test sets hold the same values: a cache served the wrong target.
 
-    Returns the failed checks by experiment. A published code once served the bulk modulus from its cache as the shear
-    modulus; nothing inside either run shows that.
+    Returns the failed checks by experiment and target. A published code once served the bulk modulus from its cache as
+    the shear modulus; nothing inside either run shows that.
     """
     owner: dict[str, Run] = {}
     found = {}
@@ -70,7 +70,7 @@ def check_together(runs: Iterable[tuple[Run, Predictions | None]]) -> dict[str, 
         first = owner.setdefault(targets_sha256(predictions.ids, predictions.target), run)
         if first.target != run.target:
             message = f"its test targets ({run.target}) are those of {first.experiment} ({first.target})"
-            found[run.experiment] = Check("stale cache", False, f"{message}: prepare both again")
+            found[run.experiment, run.target] = Check("stale cache", False, f"{message}: prepare both again")
     return found
 
 

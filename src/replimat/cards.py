@@ -79,13 +79,17 @@ Source = Annotated[RegistrySource | UrlSource | ComputedSource, Field(discrimina
 
 
 class TargetCard(Card):
-    """One target of a dataset. `range` is the closed interval every finite value must lie in."""
+    """One target of a dataset. `range` is the closed interval every finite value must lie in.
+
+    per: one value per structure, or one (or one vector) per atom; then every value must be finite.
+    """
 
     unit: str
+    per: Literal["structure", "atom"] = "structure"
     description: str
     column: str | None = None
     range: tuple[float, float] | None = None
-    count: int | None = None  # finite values expected
+    count: int | None = None  # finite values expected; atoms, for a target per atom
 
 
 class DatasetCard(Card):
@@ -151,7 +155,9 @@ class ExperimentCard(Card):
     target: Key
     origin: Origin
     claims: list[str] = Field(default_factory=list)
+    parts: dict[Key, list[str]] = Field(default_factory=dict)  # further targets of the same run -> their claims
     weights: Key | None = None  # dataset card of released weights, when nothing is trained
+    predictions: Key | None = None  # dataset card of released predictions, when they are only scored again
     margin: Margin | None = None
     note: str = ""
     smoke: ScaleSettings | None = None
@@ -161,6 +167,11 @@ class ExperimentCard(Card):
     def at(self, scale: str) -> ScaleSettings | None:
         """Settings at a scale, or None when the experiment does not run there."""
         return getattr(self, scale)
+
+    @property
+    def claims_by_target(self) -> dict[str, list[str]]:
+        """Claims of every target the run measures, the main one first."""
+        return {self.target: self.claims} | self.parts
 
 
 class PaperCard(Card):
@@ -253,7 +264,8 @@ def paper(key: str) -> PaperCard:
         raise CardError(f"{path}: key is {card.key!r}, expected {key!r} (the folder's name).")
     known = {claim.claim_id for claim in claims(key)}
     for name, experiment in card.experiments.items():
-        if missing := [claim for claim in experiment.claims if claim not in known]:
+        named = [claim for claims in experiment.claims_by_target.values() for claim in claims]
+        if missing := [claim for claim in named if claim not in known]:
             raise CardError(f"{path}: experiment {name!r} names claims that claims.csv lacks: {', '.join(missing)}.")
     return card
 

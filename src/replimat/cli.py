@@ -95,7 +95,11 @@ def prepare(paper: Paper, experiment: ExperimentName, scale: Scale = "laptop") -
     from replimat.experiments.catalogue import plan_one
     from replimat.experiments.prepare import prepare as prepare_file
 
-    print(prepare_file(plan_one(paper, experiment, scale).experiment))
+    planned = plan_one(paper, experiment, scale)
+    if planned.prepared is None:
+        print(f"{paper}/{experiment} scores released predictions: there is nothing to prepare")
+    else:
+        print(prepare_file(planned.experiment))
 
 
 @app.command()
@@ -170,22 +174,34 @@ def _run(
     if threads:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before torch is imported
     from replimat.experiments.catalogue import plan_one
+
+    planned = plan_one(paper, experiment, scale)
+    if planned.prepared is None:
+        from replimat.experiments.rescoring import Rescoring
+
+        return Rescoring(planned)
     from replimat.experiments.run import Run
 
-    return Run(plan_one(paper, experiment, scale), device, deterministic, seeds)
+    return Run(planned, device, deterministic, seeds)
 
 
 def _summarise(record: dict) -> None:
-    metric, baselines = record["primary_metric"], record["baselines"]
-    unit = "" if record["unit"] == "1" or metric == "auc" else f" {record['unit']}"
-    values = ", ".join(
-        f"{seed['metrics'][metric]:.4g}" if seed["status"] == "ok" else seed["status"] for seed in record["seeds"]
-    )
-    print(
-        f"{record['paper']}/{record['experiment']} ({record['scale']}): {metric} {values}{unit}; mean predictor "
-        f"{baselines['mean'][metric]:.4g}, random forest {baselines['random_forest'][metric]:.4g}; "
-        f"n_test {record['n_test']}"
-    )
+    """One line for every target of a run."""
+    from replimat.verdicts import BASELINES
+
+    for target, part in ({record["target"]: record} | record["parts"]).items():
+        metric = part["primary_metric"]
+        unit = "" if part["unit"] == "1" or metric == "auc" else f" {part['unit']}"
+        values = ", ".join(
+            f"{seed['metrics'][metric]:.4g}" if seed["status"] == "ok" else seed["status"] for seed in part["seeds"]
+        )
+        trivial = "".join(
+            f"; {BASELINES.get(name, name)} {scores[metric]:.4g}" for name, scores in part["baselines"].items()
+        )
+        print(
+            f"{record['paper']}/{record['experiment']} ({record['scale']}), {target}: "
+            f"{metric} {values}{unit}{trivial}; n_test {part['n_test']}"
+        )
 
 
 def _console() -> Console:

@@ -1,7 +1,9 @@
 """Record of a run: what an experiment leaves in `runs/<scale>/<paper>/<experiment>/` and what the judge reads there.
 
 `run.json` holds one Run. Beside it each seed has `seed<k>/predictions.parquet` (id, target, prediction) and
-`seed<k>/log.csv` (epoch, seconds, train_loss, val_loss, val_<metric>, lr).
+`seed<k>/log.csv` (epoch, seconds, train_loss, val_loss, val_<metric>, lr). A run that measures several targets (energy
+and forces, say) has its main one at the top and the others in `parts`: what differs there from the top, with the
+predictions in `seed<k>/predictions-<target>.parquet`.
 
 Two checksums are taken from the prepared data, before any model sees it, and kept in the provenance, so that the
 predictions can be held against them afterwards: `test_ids_sha256` (which rows are the test set, in any order) and
@@ -51,7 +53,7 @@ class Run(Record):
     data_origin: Origin
     target: str
     unit: str
-    kind: Literal["trained", "author_weights"] = "trained"
+    kind: Literal["trained", "author_weights", "author_predictions"] = "trained"
     task: str = "regression"
     rung: int = Field(ge=1, le=6)
     split: str = ""
@@ -71,6 +73,25 @@ class Run(Record):
     hardware: str = ""
     warnings: tuple[str, ...] = ()
     provenance: dict = Field(default_factory=dict)
+    parts: dict[str, dict] = Field(default_factory=dict)
+    is_part: bool = False  # taken out of a run whose main target is another one
+
+    @property
+    def label(self) -> str:
+        """The experiment's name, with the target where that is not the main one."""
+        return f"{self.experiment}-{self.target}" if self.is_part else self.experiment
+
+    def part(self, target: str) -> "Run":
+        """The record of one of its targets alone. Raises ExperimentError when the run does not measure it."""
+        if target == self.target:
+            return self
+        if target not in self.parts:
+            measured = ", ".join([self.target, *self.parts])
+            raise ExperimentError(f"{self.paper}/{self.experiment} measures {measured}, not {target}.")
+        own = self.parts[target]
+        provenance = self.provenance | own.get("provenance", {})
+        differs = own | {"target": target, "provenance": provenance, "is_part": True}
+        return Run(**self.model_dump(exclude={"parts"}) | differs)
 
     def unit_of(self, metric: str) -> str:
         """The unit of a metric: the target's for errors, its square for a mean squared error, else a plain number."""
@@ -112,9 +133,14 @@ def read_run(folder: str | Path) -> Run | None:
         raise ExperimentError(f"{path}: {where}: {fault['msg']}. Run the experiment again to replace it.") from error
 
 
-def read_predictions(folder: str | Path, seed: int) -> Predictions | None:
+def predictions_path(folder: str | Path, seed: int, part: str = "") -> Path:
+    """Where the predictions of a seed lie; part: a target other than the run's main one."""
+    return Path(folder) / f"seed{seed}" / (f"predictions-{part}.parquet" if part else "predictions.parquet")
+
+
+def read_predictions(folder: str | Path, seed: int, part: str = "") -> Predictions | None:
     """Predictions of one seed, or None when there is no file. Raises ExperimentError when the file cannot be used."""
-    path = Path(folder) / f"seed{seed}" / "predictions.parquet"
+    path = predictions_path(folder, seed, part)
     if not path.is_file():
         return None
     import pyarrow

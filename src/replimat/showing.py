@@ -34,10 +34,10 @@ def show_paper(console: Console, card: PaperCard, claims: tuple[Claim, ...]) -> 
                     (
                         name,
                         e.dataset,
-                        e.target,
+                        "\n".join(e.claims_by_target),
                         e.origin,
                         ", ".join(s for s in ("smoke", "laptop", "paper") if e.at(s)),
-                        "\n".join(e.claims),
+                        "\n".join(claim for claims in e.claims_by_target.values() for claim in claims),
                     )
                     for name, e in card.experiments.items()
                 ],

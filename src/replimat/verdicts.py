@@ -47,7 +47,11 @@ VERDICTS = (
     "FAILED",
     "NOT ATTEMPTED",
 )
-BASELINES = {"mean": "mean predictor", "random_forest": "random forest on composition"}
+BASELINES = {
+    "mean": "mean predictor",
+    "random_forest": "random forest on composition",
+    "pair_ridge": "ridge regression on inverse distances",
+}
 MIN_SEEDS = 3  # with two, t(0.95, 1) = 6.3: the interval says nothing
 MAX_SEEDS = 200  # more than this nobody will run
 SLACK = 1e-9  # relative; so that 0.0395 - 0.039 <= 0.0005 in floating point

@@ -35,12 +35,18 @@ class Structures:
         """Atoms per structure [n]."""
         return np.diff(self.offsets)
 
+    def atoms_of(self, rows: np.ndarray) -> np.ndarray:
+        """Indices of the atoms of the given rows, in that order: what `take` takes of a per-atom array [N, ...]."""
+        rows = np.asarray(rows)
+        sizes = self.sizes[rows]
+        ends = np.cumsum(sizes)
+        return np.arange(sizes.sum()) + np.repeat(self.offsets[rows] - (ends - sizes), sizes)
+
     def take(self, rows: np.ndarray) -> "Structures":
         """The structures of the given rows, in that order."""
         rows = np.asarray(rows)
-        sizes = self.sizes[rows]
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        atoms = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], sizes)
+        offsets = np.concatenate([[0], np.cumsum(self.sizes[rows])])
+        atoms = self.atoms_of(rows)
         return Structures(self.numbers[atoms], self.positions[atoms], self.cells[rows], offsets, self.periodic)
 
     @classmethod
@@ -62,9 +68,11 @@ class Structures:
 class Dataset:
     """A named set of structures with targets.
 
-    targets: float64 [n] by name, NaN where a structure has no value; units by target name; left_out: id -> reason for
+    targets: float64 [n] by name, NaN where a structure has no value; per_atom: float64 [N, ...] by name, for example
+    forces [N, 3], N atoms packed as in `structures`; units by name of a target or per-atom target; splits: the author's
+    own splits by name, part of each row (0 train, 1 validation, 2 test, -1 unused) int8 [n]; left_out: id -> reason for
     every raw row that could not be used; missing: target -> id -> reason for every NaN; sha256 of the content
-    (structures, ids, targets).
+    (structures, ids, targets, per-atom targets, splits).
     """
 
     name: str
@@ -74,6 +82,8 @@ class Dataset:
     units: dict[str, str]
     left_out: dict[str, str] = field(default_factory=dict)
     missing: dict[str, dict[str, str]] = field(default_factory=dict)
+    per_atom: dict[str, np.ndarray] = field(default_factory=dict)
+    splits: dict[str, np.ndarray] = field(default_factory=dict)
     sha256: str = ""
 
     def __len__(self) -> int:
@@ -85,12 +95,29 @@ class Dataset:
             raise DataError(f"Dataset {self.name!r} has no target {name!r}. It has: {', '.join(self.targets)}.")
         return self.targets[name]
 
+    def atom_target(self, name: str) -> np.ndarray:
+        """Values of one per-atom target [N, ...]. Raises DataError for an unknown one."""
+        if name not in self.per_atom:
+            raise DataError(
+                f"Dataset {self.name!r} has no per-atom target {name!r}. It has: {', '.join(self.per_atom) or 'none'}."
+            )
+        return self.per_atom[name]
+
+    def of_atoms(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """A per-atom target of the given structures, packed in their order."""
+        values = self.atom_target(name)
+        return np.concatenate([values[slice(*self.structures.offsets[row : row + 2])] for row in rows])
+
     def content_sha256(self) -> str:
-        """sha256 of structures, ids and targets, independent of how they are stored."""
+        """sha256 of structures, ids, targets, per-atom targets and splits, independent of how they are stored."""
         crystals = self.structures
         digest = hashlib.sha256("\n".join([self.name, *map(str, self.ids), *self.targets]).encode())
         packed = (crystals.numbers, crystals.positions, crystals.cells, crystals.offsets)
         for array in (*packed, np.array(crystals.periodic), *self.targets.values()):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
+        for kind, arrays in (("per_atom", self.per_atom), ("split", self.splits)):
+            for name, array in arrays.items():
+                digest.update(f"{kind}.{name}{array.dtype.str}{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()

@@ -50,19 +50,35 @@ def check(data: Dataset, card: DatasetCard) -> None:
     if not np.isfinite(data.structures.positions).all():
         raise DataError(f"Dataset {card.name!r}: a coordinate is not finite.")
     for name, target in card.targets.items():
-        values = data.target(name)
-        finite = values[np.isfinite(values)]
-        if target.count is not None and len(finite) != target.count:
-            raise DataError(
-                f"Dataset {card.name!r}, target {name!r}: {len(finite)} values, its card says {target.count}."
-            )
-        low, high = target.range or (-np.inf, np.inf)
-        outside = data.ids[(values < low) | (values > high)]
-        if len(outside):
-            raise DataError(
-                f"Dataset {card.name!r}, target {name!r}: {len(outside)} values outside [{low}, {high}] {target.unit}, "
-                f"first {outside[0]}. Wrong unit or damaged data."
-            )
+        per_atom = target.per == "atom"
+        _check_target(data, card, name, data.atom_target(name) if per_atom else data.target(name))
+    for name, parts in data.splits.items():
+        if parts.shape != (len(data),) or not np.isin(parts, (-1, 0, 1, 2)).all():
+            raise DataError(f"Dataset {card.name!r}, split {name!r}: expected one part in -1, 0, 1, 2 for every row.")
+
+
+def _check_target(data: Dataset, card: DatasetCard, name: str, values: np.ndarray) -> None:
+    """Raise DataError where values [n], or [N, ...] of a target per atom, differ from what the card says."""
+    target, what = card.targets[name], f"Dataset {card.name!r}, target {name!r}"
+    finite = np.isfinite(values)
+    if target.per == "atom":
+        owners = np.repeat(data.ids, data.structures.sizes)
+        if len(values) != len(owners):
+            raise DataError(f"{what}: {len(values)} values for {len(owners)} atoms.")
+        finite = finite.reshape(len(values), -1).all(axis=1)
+        if not finite.all():
+            raise DataError(f"{what}: {(~finite).sum()} atoms without a finite value, first in {owners[~finite][0]}.")
+    else:
+        owners = data.ids
+    if target.count is not None and finite.sum() != target.count:
+        raise DataError(f"{what}: {finite.sum()} values, its card says {target.count}.")
+    low, high = target.range or (-np.inf, np.inf)
+    outside = ((values < low) | (values > high)).reshape(len(values), -1).any(axis=1)
+    if outside.any():
+        raise DataError(
+            f"{what}: {outside.sum()} values outside [{low}, {high}] {target.unit}, first {owners[outside][0]}. "
+            "Wrong unit or damaged data."
+        )
 
 
 def _reader(card: DatasetCard):
@@ -98,7 +114,8 @@ def _keep(data: Dataset, path: Path) -> Dataset:
     }
     arrays = {"numbers": crystals.numbers, "positions": crystals.positions, "cells": crystals.cells}
     arrays |= {"offsets": crystals.offsets, "ids": data.ids}
-    arrays |= {f"target.{name}": values for name, values in data.targets.items()}
+    for kind, named in (("target", data.targets), ("per_atom", data.per_atom), ("split", data.splits)):
+        arrays |= {f"{kind}.{name}": values for name, values in named.items()}
     with atomic(path) as temporary, open(temporary, "wb") as stream:
         np.savez(stream, notes=np.array(json.dumps(notes)), **arrays)
     return _restore(path)
@@ -116,9 +133,16 @@ def _restore(path: Path) -> Dataset:
         name=notes["name"],
         ids=content["ids"],
         structures=Structures(*packed, periodic=notes["periodic"]),
-        targets={name: content[f"target.{name}"] for name in notes["units"]},
+        targets=_named(content, "target."),
         units=notes["units"],
         left_out=notes["left_out"],
         missing=notes["missing"],
+        per_atom=_named(content, "per_atom."),
+        splits=_named(content, "split."),
         sha256=notes["sha256"],
     )
+
+
+def _named(content: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Arrays of a cache file whose key begins with `prefix`, by the rest of it, in the order they were written."""
+    return {key.removeprefix(prefix): array for key, array in content.items() if key.startswith(prefix)}

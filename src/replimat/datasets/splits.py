@@ -60,6 +60,24 @@ def split(ids: np.ndarray, usable: np.ndarray, n_train: int, n_val: int, n_test:
     return Split(train, val, test, split_sha256(ids[train], ids[val], ids[test]))
 
 
+def author_split(
+    ids: np.ndarray, usable: np.ndarray, part: np.ndarray, n_train: int, n_val: int, n_test: int, seed: int
+) -> Split:
+    """The authors' own split: part [n] is 0 train, 1 validation, 2 test, -1 unused. A size of 0 takes all of a part.
+
+    A smaller size takes rows of the part in the order of `split`. Raises DataError when a part has fewer rows.
+    """
+    order = np.argsort(np.random.PCG64(seed).random_raw(len(part)), kind="stable")
+    chosen = []
+    for number, (name, size) in enumerate((("training", n_train), ("validation", n_val), ("test", n_test))):
+        rows = order[(part[order] == number) & usable[order]]
+        if len(rows) < size:
+            raise DataError(f"The authors' split has {len(rows)} usable {name} rows, {size} were asked for.")
+        chosen.append(rows[: size or None])
+    train, val, test = chosen
+    return Split(train, val, test, split_sha256(ids[train], ids[val], ids[test]))
+
+
 def split_sha256(train_ids: np.ndarray, val_ids: np.ndarray, test_ids: np.ndarray) -> str:
     """sha256 of the ids of a split, in order."""
     return sha256_json([[str(name) for name in part] for part in (train_ids, val_ids, test_ids)])

@@ -13,13 +13,14 @@ from replimat.representations import prepared
 from replimat.training.settings import Scaling, Training
 
 SPLIT_SEED = 123  # one split per dataset and sizes, shared by all papers, so that models are ranked on identical work
-CONTENT_VERSION = 4  # raise when `prepare` puts other things into a prepared file
+CONTENT_VERSION = 5  # raise when `prepare` puts other things into a prepared file
 
 
 @dataclass(frozen=True)
 class Selection:
     """Rows of a dataset. require: targets that must all be finite (rows, and so the prepared file, are shared by all
-    experiments with the same `require`); sizes in rows."""
+    experiments with the same `require`); sizes in rows; per_atom: targets of the atoms that are kept too; split: name
+    of the author's split that comes with the data, then sizes of 0 mean all of a part ("" is rebuilt from the seed)."""
 
     dataset: str
     require: tuple[str, ...]
@@ -27,6 +28,8 @@ class Selection:
     n_val: int
     n_test: int
     seed: int = SPLIT_SEED
+    per_atom: tuple[str, ...] = ()
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,27 @@ class Supervised:
 
 
 @dataclass(frozen=True)
+class Potential:
+    """Train energies and forces together, predict both for the test rows. The forces are the model's gradient.
+
+    model: prepared arrays -> torch module whose output is an energy and whose input `pos` it can be derived by.
+    """
+
+    data: Selection
+    representation: Any
+    model: Callable[[dict], Any]
+    training: Training
+    scaling: Scaling = field(default_factory=lambda: Scaling(per_atom=True))
+    target: str = field(default="energy", init=False)
+    task: str = field(default="regression", init=False)
+    thresholds: tuple[float, ...] = field(default=(), init=False)
+    extras: None = field(default=None, init=False)
+    extras_from: None = field(default=None, init=False)
+    kind: str = field(default="trained", init=False)
+    rung: int = field(default=6, init=False)
+
+
+@dataclass(frozen=True)
 class AuthorWeights:
     """Predict the test rows with weights the authors released.
 
@@ -74,10 +98,28 @@ class AuthorWeights:
     rung: int = field(default=3, init=False)
 
 
-Experiment = Supervised | AuthorWeights
+@dataclass(frozen=True)
+class Rescored:
+    """Score test predictions that the authors released; nothing is prepared or trained.
+
+    target: the main one; targets: all that are scored, target by target; dataset: card of the true values with the
+    author's split; predictions: card of the released files.
+    """
+
+    target: str
+    targets: tuple[str, ...]
+    dataset: str
+    predictions: str
+    kind: str = field(default="author_predictions", init=False)
+    rung: int = field(default=4, init=False)
 
 
-def prepared_key(experiment: Experiment) -> str:
+Trained = Supervised | Potential
+Prepared = Trained | AuthorWeights  # these need a prepared file
+Experiment = Prepared | Rescored
+
+
+def prepared_key(experiment: Prepared) -> str:
     """Hash of everything that decides the content of the prepared file of an experiment.
 
     The target is not part of it: the file holds every target of `require` under its own name, and a run picks by name.
@@ -89,13 +131,15 @@ def prepared_key(experiment: Experiment) -> str:
     )
 
 
-def prepared_path(experiment: Experiment) -> Path:
+def prepared_path(experiment: Prepared) -> Path:
     """Where the prepared file lies, relative to the project's root."""
     return Path("prepared") / prepared.prepared_name(experiment.data.dataset, prepared_key(experiment))
 
 
 def source_datasets(experiment: Experiment) -> list[str]:
-    """Dataset cards whose files the prepared file is made from."""
+    """Dataset cards whose files the prepared file is made from, or the predictions are held against."""
+    if isinstance(experiment, Rescored):
+        return [experiment.dataset]
     return [experiment.data.dataset, *([experiment.extras_from] if experiment.extras_from else [])]
 
 

@@ -1,14 +1,17 @@
-"""The two baselines a model must beat: the mean of the training targets, and a random forest that sees composition.
+"""The baselines a model must beat: the mean of the training targets, and a random forest that sees composition.
 
 A molecule's total energy is a sum over its atoms to within an electronvolt or so, which no forest of averages can
 reproduce: on raw totals it would be a straw man. So for molecules the forest learns what least-squares element
-references leave over.
+references leave over. Along a trajectory of one molecule the composition says nothing: there the second baseline is a
+ridge regression on inverse distances.
 """
 
 import numpy as np
 
+from replimat.datasets.base import Structures
 from replimat.evaluation.classification import classification
 from replimat.evaluation.regression import regression
+from replimat.representations.arrays import atoms_of
 from replimat.training.scaling import fit_scaling
 from replimat.training.settings import Scaling
 
@@ -49,3 +52,41 @@ def _forest(two_classes: bool):
     if two_classes:
         return RandomForestClassifier(**settings)
     return RandomForestRegressor(**settings)
+
+
+def potential_baselines(
+    structures: Structures, energy: np.ndarray, forces: np.ndarray, train: np.ndarray, test: np.ndarray
+) -> dict[str, dict]:
+    """Metrics of energies [n] and forces [N, 3] on the test rows: {"energy": {...}, "forces": {...}}.
+
+    "mean": the mean training energy, and no force. "pair_ridge", where all structures are one molecule: energies
+    linear in the inverse distances of all pairs, fitted by ridge regression, with its exact gradient as forces.
+    """
+    still = forces[atoms_of(structures.offsets, test)].ravel()
+    found = {
+        "energy": {"mean": regression(energy[test], np.full(len(test), energy[train].mean()))},
+        "forces": {"mean": regression(still, np.zeros(len(still)))},
+    }
+    first = structures[0][0]
+    if not structures.periodic and all(np.array_equal(structures[s][0], first) for s in range(len(structures))):
+        positions = structures.positions.reshape(len(structures), len(first), 3)
+        predicted, pull = _pair_ridge(positions[train], energy[train], positions[test])
+        found["energy"]["pair_ridge"] = regression(energy[test], predicted)
+        found["forces"]["pair_ridge"] = regression(still, pull.ravel())
+    return found
+
+
+def _pair_ridge(x: np.ndarray, energy: np.ndarray, x_test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Energies [m] and forces [m, A, 3] of x_test [m, A, 3] from a ridge regression on inverse pair distances."""
+    from sklearn.linear_model import RidgeCV
+
+    i, j = np.triu_indices(x.shape[1], k=1)  # pairs [P]
+    inverse = lambda at: 1 / np.linalg.norm(at[:, i] - at[:, j], axis=-1)  # noqa: E731  [n, P], 1/angstrom
+    mean, std = inverse(x).mean(axis=0), inverse(x).std(axis=0)
+    ridge = RidgeCV(alphas=np.logspace(-6, 3, 10)).fit((inverse(x) - mean) / std, energy)
+    slope = ridge.coef_ / std  # dE/d(1/r) of each pair [P]
+    pull = (slope * inverse(x_test) ** 3)[..., None] * (x_test[:, i] - x_test[:, j])  # force on i [m, P, 3]
+    forces = np.zeros_like(x_test)
+    np.add.at(forces, (slice(None), i), pull)
+    np.add.at(forces, (slice(None), j), -pull)
+    return ridge.predict((inverse(x_test) - mean) / std), forces

@@ -7,7 +7,7 @@ from pathlib import Path
 from replimat import cards
 from replimat.cards import SCALES, ExperimentCard, ScaleSettings
 from replimat.errors import ExperimentError
-from replimat.experiments.base import Experiment, prepared_path, source_datasets
+from replimat.experiments.base import Experiment, Rescored, prepared_path, source_datasets
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,15 @@ class Planned:
         return Path("runs") / self.scale / self.paper / self.name
 
     @property
-    def prepared(self) -> Path:
-        return prepared_path(self.experiment)
+    def prepared(self) -> Path | None:
+        """Its prepared file; None where released predictions are scored."""
+        return None if isinstance(self.experiment, Rescored) else prepared_path(self.experiment)
 
     @property
     def datasets(self) -> list[str]:
-        """Dataset cards it needs, weights included."""
-        weights = [self.card.weights] if self.card.weights else []
-        return sorted({*source_datasets(self.experiment), *weights})
+        """Dataset cards it needs, released weights and predictions included."""
+        released = [name for name in (self.card.weights, self.card.predictions) if name]
+        return sorted({*source_datasets(self.experiment), *released})
 
 
 def plan_one(paper: str, name: str, scale: str) -> Planned:

@@ -7,18 +7,19 @@ import numpy as np
 
 from replimat import cards, datasets
 from replimat.datasets.base import Dataset, Structures
-from replimat.datasets.splits import Split, leakage, split
+from replimat.datasets.splits import Split, author_split, leakage, split
 from replimat.errors import DataError
-from replimat.experiments.base import Experiment, Selection, prepared_key, prepared_path
-from replimat.experiments.baselines import baselines
+from replimat.experiments.base import Prepared, Selection, prepared_key, prepared_path
+from replimat.experiments.baselines import baselines, potential_baselines
 from replimat.records import ids_sha256, targets_sha256
 from replimat.representations import prepared
+from replimat.representations.arrays import test_values
 from replimat.representations.composition import composition_features
 from replimat.sources import store
 from replimat.training.scaling import element_counts
 
 
-def prepare(experiment: Experiment) -> Path:
+def prepare(experiment: Prepared) -> Path:
     """Write the prepared file of an experiment unless it is there already; returns its path.
 
     Raises DataError if the dataset lacks a target or has too few rows.
@@ -36,41 +37,49 @@ def prepare(experiment: Experiment) -> Path:
         warnings.simplefilter("always")
         arrays = experiment.representation(structures)
     arrays |= {f"target.{name}": data.targets[name][rows] for name in experiment.data.require}
+    arrays |= {f"atoms.{name}": data.of_atoms(name, rows) for name in experiment.data.per_atom}
     arrays["part"] = np.repeat(np.arange(3, dtype=np.int8), [len(chosen.train), len(chosen.val), len(chosen.test)])
     if experiment.extras:
         arrays |= experiment.extras(store.data_folder() / experiment.extras_from)
+    test = test_values(arrays, data.ids[rows])
     metadata = {
         "key": key,
         "dataset": data.name,
         "representation": type(experiment.representation).__name__,
         "data_sha256": data.sha256,
+        "split": "author" if experiment.data.split else "rebuilt",
         "split_sha256": chosen.sha256,
-        "test_ids_sha256": ids_sha256(data.ids[chosen.test]),
-        "test_targets_sha256": {
-            name: targets_sha256(data.ids[chosen.test], data.targets[name][chosen.test])
-            for name in experiment.data.require
-        },
+        "test_ids_sha256": {name: ids_sha256(ids) for name, (ids, _) in test.items()},
+        "test_targets_sha256": {name: targets_sha256(ids, values) for name, (ids, values) in test.items()},
         "ids": data.ids[rows].tolist(),
-        "units": {name: data.units[name] for name in experiment.data.require},
+        "units": {name: data.units[name] for name in (*experiment.data.require, *experiment.data.per_atom)},
         "leakage": leakage(data.ids[rows], structures, arrays["part"]),
         "left_out": len(data.left_out),
         "warnings": sorted({str(warning.message) for warning in caught}),
-        "baselines": _baselines(structures, arrays, experiment.data.require),
+        "baselines": _baselines(structures, arrays, experiment.data),
     }
     prepared.save(path, arrays, metadata)
     return path
 
 
 def choose(data: Dataset, selection: Selection) -> Split:
-    """The split of the rows whose required targets are all finite."""
+    """The rows whose required targets are all finite, split as the selection asks."""
     if missing := [name for name in selection.require if name not in data.targets]:
         raise DataError(f"Dataset {data.name!r} has no target {', '.join(missing)}; it has {', '.join(data.targets)}.")
     usable = np.logical_and.reduce([np.isfinite(data.targets[name]) for name in selection.require])
-    return split(data.ids, usable, selection.n_train, selection.n_val, selection.n_test, selection.seed)
+    sizes = selection.n_train, selection.n_val, selection.n_test
+    if not selection.split:
+        return split(data.ids, usable, *sizes, selection.seed)
+    if selection.split not in data.splits:
+        known = ", ".join(data.splits) or "none"
+        raise DataError(f"Dataset {data.name!r} has no split {selection.split!r} of its authors; it has: {known}.")
+    return author_split(data.ids, usable, data.splits[selection.split], *sizes, selection.seed)
 
 
-def _baselines(structures: Structures, arrays: dict, targets: tuple[str, ...]) -> dict[str, dict]:
-    composition = composition_features(structures)
+def _baselines(structures: Structures, arrays: dict, selection: Selection) -> dict[str, dict]:
     train, test = np.flatnonzero(arrays["part"] == 0), np.flatnonzero(arrays["part"] == 2)
+    if "forces" in selection.per_atom:
+        return potential_baselines(structures, arrays["target.energy"], arrays["atoms.forces"], train, test)
+    composition = composition_features(structures)
     atoms = None if structures.periodic else element_counts(structures.numbers.astype(np.int64), structures.offsets)
-    return {name: baselines(composition, arrays[f"target.{name}"], train, test, atoms) for name in targets}
+    return {name: baselines(composition, arrays[f"target.{name}"], train, test, atoms) for name in selection.require}

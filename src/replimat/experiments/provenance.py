@@ -36,7 +36,7 @@ def code_sha256(paper: str) -> str:
     """Hash of the source that decides a paper's weights: its model, its experiment and the training code."""
     package = Path(replimat.__file__).parent
     sources = [package / "models" / f"{paper}.py", package / "experiments" / f"{paper}.py"]
-    sources += sorted((package / "training").glob("*.py"))
+    sources += [package / "models" / "forces.py", *sorted((package / "training").glob("*.py"))]
     return files.sha256_json([files.sha256(path) for path in sources])
 
 

@@ -5,25 +5,22 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from replimat import cards, files
 from replimat.errors import ExperimentError, ReplimatError
-from replimat.evaluation.classification import PRIMARY as CLASSIFICATION_METRIC
-from replimat.evaluation.classification import classification
-from replimat.evaluation.regression import PRIMARY as REGRESSION_METRIC
-from replimat.evaluation.regression import regression
-from replimat.evaluation.within_threshold import within_threshold
-from replimat.experiments.base import AuthorWeights, prepared_key
+from replimat.experiments.base import AuthorWeights, Potential, prepared_key
 from replimat.experiments.catalogue import Planned
-from replimat.experiments.provenance import Stopwatch, code_commit, code_sha256, environment, hardware
-from replimat.experiments.reductions import full_protocol, reductions
+from replimat.experiments.provenance import Stopwatch, code_sha256, hardware
+from replimat.experiments.recording import describe, finish, primary_metric, score
+from replimat.experiments.reductions import full_protocol
+from replimat.records import predictions_path
 from replimat.representations import prepared
+from replimat.representations.arrays import test_values
 from replimat.sources import store
-from replimat.training.fit import finished, pick_device, predict, train
+from replimat.training.fit import finished, pick_device, predict, predict_with_forces, train
 from replimat.training.graphs import Graphs, graphs_of
 from replimat.training.scaling import FittedScaling, element_counts, fit_scaling, standardised
 from replimat.training.task import Diverged
@@ -46,6 +43,9 @@ class Run:
         self.rows = {
             name: torch.from_numpy(np.flatnonzero(part == k)) for k, name in enumerate(("train", "val", "test"))
         }
+        self.targets = (self.experiment.target, *self.experiment.data.per_atom)  # measured here, the main one first
+        values = test_values(arrays, np.array(self.metadata["ids"]))
+        self.test = {name: values[name] for name in self.targets}  # target -> ids, true values
         self.classes = self.experiment.task == "classification"
         self.seeds = [0] if isinstance(self.experiment, AuthorWeights) else list(range(seeds or planned.settings.seeds))
 
@@ -55,8 +55,7 @@ class Run:
         A seed that diverges or fails is recorded as such and does not stop the others.
         """
         watch = Stopwatch()
-        seeds = [self._attempt(seed) for seed in self.seeds]
-        return self._record(seeds, watch)
+        return self._record([self._attempt(seed) for seed in self.seeds], watch)
 
     def evaluate(self) -> dict:
         """Score the stored weights again, without training. Raises ExperimentError if there are none."""
@@ -73,21 +72,23 @@ class Run:
 
     # ------------------------------------------------------------ one seed
 
-    def _attempt(self, seed: int) -> dict:
+    def _attempt(self, seed: int) -> dict[str, dict]:
+        """The record of one seed for every target."""
         folder, watch = self._seed_folder(seed), Stopwatch()
-        record = {"seed": seed, "status": "ok", "reason": "", "metrics": {}, "evaluated": 0, "failed": 0}
+        said = {"seed": seed, "status": "ok", "reason": ""}
+        found = {name: {"metrics": {}, "evaluated": 0, "failed": 0} for name in self.targets}
         try:
             model, scaling, seconds = self._model(seed, folder)
-            metrics = self._score(model, scaling, folder)
-            record |= {"evaluated": metrics.pop("evaluated"), "failed": metrics.pop("failed"), "metrics": metrics}
+            found = self._score(seed, self._predict(model, scaling))
         except Diverged as error:
-            record |= {"status": "diverged", "reason": str(error)}
+            said |= {"status": "diverged", "reason": str(error)}
         except (ReplimatError, RuntimeError, ValueError) as error:
             files.write_text(folder / "error.txt", traceback.format_exc())
-            record |= {"status": "failed", "reason": str(error).splitlines()[0]}
+            said |= {"status": "failed", "reason": str(error).splitlines()[0]}
         spent = watch.read()
-        seconds = seconds if record["status"] == "ok" else spent["wall_seconds"]
-        return record | {"seconds": seconds, "peak_memory_mb": spent["peak_memory_mb"]}
+        seconds = seconds if said["status"] == "ok" else spent["wall_seconds"]
+        said |= {"seconds": seconds, "peak_memory_mb": spent["peak_memory_mb"]}
+        return {name: said | values for name, values in found.items()}
 
     def _model(self, seed: int, folder: Path) -> tuple[torch.nn.Module, FittedScaling, float]:
         """The model of a seed with its scaling, and the seconds its training took."""
@@ -130,23 +131,31 @@ class Run:
         else:
             scaling = fit_scaling(self.experiment.scaling, self.target[rows], self.counts[rows])
         scaled = torch.from_numpy(scaling.forward(self.target, self.counts)).float()
-        return scaling, graphs_of(self.metadata["representation"], self.arrays, scaled)
+        forces = None
+        if isinstance(self.experiment, Potential):  # references do not depend on positions: forces are only scaled
+            forces = (self.arrays["atoms.forces"] / scaling.scale).float()
+        return scaling, graphs_of(self.metadata["representation"], self.arrays, scaled, forces)
 
-    def _score(self, model: torch.nn.Module, scaling: FittedScaling, folder: Path) -> dict:
-        """Predict the test rows, write predictions.parquet, return the metrics."""
+    def _predict(self, model: torch.nn.Module, scaling: FittedScaling) -> dict[str, np.ndarray]:
+        """Predictions of the test rows by target, in the target's unit; for forces component by component."""
         rows = self.rows["test"]
         graphs = graphs_of(self.metadata["representation"], self.arrays, torch.from_numpy(self.target))
+        if isinstance(self.experiment, Potential):
+            found = predict_with_forces(model, graphs, rows, EVAL_BATCH, self.device)
+            energy = scaling.inverse(found["energy"], self.counts[rows])
+            return {"energy": energy, "forces": (found["forces"] * scaling.scale).ravel()}
         output = predict(model, graphs, rows, EVAL_BATCH, self.device)
         prediction = np.exp(output[:, 1]) if self.classes else scaling.inverse(output, self.counts[rows])
-        target, ids = self.target[rows], [self.metadata["ids"][row] for row in rows]
-        with files.atomic(folder / "predictions.parquet") as temporary:
-            pd.DataFrame({"id": ids, "target": target, "prediction": prediction}).to_parquet(temporary, index=False)
-        if self.classes:
-            return classification(target, prediction)
-        metrics = regression(target, prediction)
-        for threshold in self.experiment.thresholds:
-            metrics |= within_threshold(target, prediction, threshold)
-        return metrics
+        return {self.experiment.target: prediction}
+
+    def _score(self, seed: int, predictions: dict[str, np.ndarray]) -> dict[str, dict]:
+        """Metrics by target; the predictions are written beside them."""
+        found = {}
+        for name in self.targets:
+            path = predictions_path(self.folder, seed, "" if name == self.experiment.target else name)
+            thresholds = self.experiment.thresholds
+            found[name] = score(self.experiment.task, *self.test[name], predictions[name], path, thresholds)
+        return found
 
     def _identity(self, seed: int) -> str:
         """Hash of everything that decides the weights of a seed: finished or half-trained weights of another are not
@@ -164,51 +173,35 @@ class Run:
 
     # ---------------------------------------------------------- the record
 
-    def _record(self, seeds: list[dict], watch: Stopwatch) -> dict:
-        planned, experiment = self.planned, self.experiment
-        good = [seed for seed in seeds if seed["status"] == "ok"]
-        spent = watch.read()
-        record = {
-            "paper": planned.paper,
-            "experiment": planned.name,
-            "scale": planned.scale,
-            "dataset": experiment.data.dataset,
-            "data_origin": planned.card.origin,
-            "target": experiment.target,
-            "unit": self.metadata["units"][experiment.target],
-            "kind": experiment.kind,
-            "task": experiment.task,
-            "rung": experiment.rung,
-            "split": "rebuilt",
-            "status": "ok" if good else "failed",
-            "reason": "" if good else "; ".join(f"seed {seed['seed']}: {seed['reason']}" for seed in seeds),
-            "primary_metric": CLASSIFICATION_METRIC if self.classes else REGRESSION_METRIC,
-            "n_train": 0 if isinstance(experiment, AuthorWeights) else len(self.rows["train"]),
-            "n_val": 0 if isinstance(experiment, AuthorWeights) else len(self.rows["val"]),
-            "n_test": len(self.rows["test"]),
-            "full_protocol": full_protocol(planned),
-            "deterministic": isinstance(experiment, AuthorWeights),
-            "reductions": reductions(planned),
-            "seeds": seeds,
-            "baselines": self.metadata["baselines"][experiment.target],
+    def _record(self, seeds: list[dict[str, dict]], watch: Stopwatch) -> dict:
+        measured = {name: self._measured(name, [seed[name] for seed in seeds]) for name in self.targets}
+        trained = not isinstance(self.experiment, AuthorWeights)
+        top = describe(self.planned, measured) | {
+            "split": self.metadata["split"],
+            "n_train": len(self.rows["train"]) if trained else 0,
+            "n_val": len(self.rows["val"]) if trained else 0,
+            "full_protocol": full_protocol(self.planned),
+            "deterministic": not trained,
             "leakage": self.metadata["leakage"],
             "hardware": hardware(self.device),
             "warnings": self.metadata["warnings"],
-            "provenance": {
-                "data_sha256": self.metadata["data_sha256"],
-                "split_sha256": self.metadata["split_sha256"],
-                "test_ids_sha256": self.metadata["test_ids_sha256"],
-                "test_targets_sha256": self.metadata["test_targets_sha256"][experiment.target],
-                "prepared_key": self.metadata["key"],
-                "code_commit": code_commit(),
-                "device": self.device,
-                **environment(),
-                **spent,
-            },
         }
-        files.write_json(self.folder / "run.json", record)
-        files.write_json(self.folder / "provenance.json", record["provenance"])
-        return record
+        made_from = {name: self.metadata[name] for name in ("data_sha256", "split_sha256")}
+        return finish(
+            self.folder, top, made_from | {"prepared_key": self.metadata["key"], "device": self.device}, watch
+        )
+
+    def _measured(self, target: str, seeds: list[dict]) -> dict:
+        """What the record says of one target."""
+        return {
+            "unit": self.metadata["units"][target],
+            "task": self.experiment.task,
+            "primary_metric": primary_metric(self.experiment.task),
+            "n_test": len(self.test[target][0]),
+            "seeds": seeds,
+            "baselines": self.metadata["baselines"][target],
+            "provenance": {name: self.metadata[name][target] for name in ("test_ids_sha256", "test_targets_sha256")},
+        }
 
 
 def _seconds_trained(path: Path, identity: str) -> float | None:

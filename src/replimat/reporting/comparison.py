@@ -21,15 +21,20 @@ from replimat.verdicts import VERDICTS, Verdict, judge
 
 @dataclass
 class Outcome:
-    """What became of one experiment at a scale: its record and predictions, or why there are none."""
+    """What became of one target of an experiment at a scale: its record and predictions, or why there are none."""
 
     name: str
+    target: str
     card: ExperimentCard
     folder: Path
     run: Run | None = None
     absent: str = ""
     predictions: dict[int, Predictions | None] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
+
+    @property
+    def claims(self) -> list[str]:
+        return self.card.claims_by_target[self.target]
 
 
 def compare_paper(key: str, scale: str, runs_dir: str | Path, results_dir: str | Path) -> Path:
@@ -70,26 +75,42 @@ def merge(scale: str, results_dir: str | Path) -> Path:
 
 
 def load_outcomes(card: PaperCard, scale: str, runs_dir: str | Path) -> list[Outcome]:
-    """Records, predictions and checks of all experiments of a paper."""
-    outcomes = [_outcome(card.key, name, experiment, scale, runs_dir) for name, experiment in card.experiments.items()]
+    """Records, predictions and checks of all experiments of a paper, target by target."""
+    outcomes = [
+        outcome
+        for name, experiment in card.experiments.items()
+        for outcome in _outcomes(card.key, name, experiment, scale, runs_dir)
+    ]
     together = check_together(
         (one.run, next(iter(one.predictions.values()))) for one in outcomes if one.run and one.predictions
     )
     for one in outcomes:
-        one.checks += [together[one.name]] if one.name in together else []
+        one.checks += [together[one.name, one.target]] if (one.name, one.target) in together else []
     return outcomes
 
 
-def _outcome(paper: str, name: str, card: ExperimentCard, scale: str, runs_dir: str | Path) -> Outcome:
-    outcome = Outcome(name, card, run_folder(runs_dir, scale, paper, name))
-    outcome.run = read_run(outcome.folder)
-    if outcome.run is None:
-        outcome.absent = _why_absent(outcome, scale)
-        return outcome
+def _outcomes(paper: str, name: str, card: ExperimentCard, scale: str, runs_dir: str | Path) -> list[Outcome]:
+    folder = run_folder(runs_dir, scale, paper, name)
+    run = read_run(folder)
+    outcomes = [Outcome(name, target, card, folder) for target in card.claims_by_target]
+    for outcome in outcomes:
+        if run is None:
+            outcome.absent = _why_absent(outcome, scale)
+        else:
+            _judgeable(outcome, run)
+    return outcomes
+
+
+def _judgeable(outcome: Outcome, run: Run) -> None:
+    """Add one target's part of the record, its predictions and their checks."""
+    part = "" if outcome.target == outcome.card.target else outcome.target
+    if part and run.status == "failed" and part not in run.parts:
+        outcome.run = run  # it crashed before it could say anything of this target
+        return
+    outcome.run = run.part(part) if part else run
     finished = [seed.seed for seed in outcome.run.seeds if seed.status == "ok"]
-    outcome.predictions = {seed: read_predictions(outcome.folder, seed) for seed in finished}
+    outcome.predictions = {seed: read_predictions(outcome.folder, seed, part) for seed in finished}
     outcome.checks = check_run(outcome.run, outcome.predictions, expected_of(outcome.run))
-    return outcome
 
 
 def _why_absent(outcome: Outcome, scale: str) -> str:
@@ -105,16 +126,16 @@ def _why_absent(outcome: Outcome, scale: str) -> str:
 
 
 def rows_of(card: PaperCard, claims: Iterable[Claim], outcomes: list[Outcome], scale: str) -> list[dict]:
-    """Every own or named claim times every experiment that names it; then the experiments that answer no claim."""
+    """Every own or named claim times every experiment that names it; then the targets that answer no claim."""
     rows = []
     for claim in claims:
-        answers = [one for one in outcomes if claim.claim_id in one.card.claims]
+        answers = [one for one in outcomes if claim.claim_id in one.claims]
         rows += [_row(card.key, scale, claim, one) for one in answers]
         if not answers and claim.role == "own":
             rows.append(
                 _row(card.key, scale, claim, None, card.not_attempted or "no experiment asks for this number yet")
             )
-    rows += [_row(card.key, scale, None, one) for one in outcomes if not one.card.claims]
+    rows += [_row(card.key, scale, None, one) for one in outcomes if not one.claims]
     if not rows:
         rows.append(_row(card.key, scale, None, None, card.not_attempted or "the paper prints no number of its own"))
     return rows
@@ -179,7 +200,7 @@ def _run_columns(outcome: Outcome | None) -> dict:
         "hardware": run.hardware,
         "leakage": "; ".join(f"{name.replace('_', ' ')} {count}" for name, count in run.leakage.items()),
     }
-    if not outcome.card.claims:
+    if not outcome.claims:
         columns["metric"] = run.primary_metric
     return columns | {name: run.provenance.get(name) for name in ("data_sha256", "split_sha256", "code_commit")}
 
@@ -197,6 +218,7 @@ def _verdict_columns(found: Verdict, checks: list[Check]) -> dict:
         "reason": found.reason,
         "baseline_mean": baselines.get("mean"),
         "baseline_rf": baselines.get("random_forest"),
+        "baseline_other": next((baselines[name] for name in baselines if name not in ("mean", "random_forest")), None),
         "low": found.low,
         "high": found.high,
         "eps": found.eps,
@@ -243,7 +265,7 @@ def _draw(folder: Path, outcomes: list[Outcome], claims: dict[str, Claim]) -> No
         if one.run and any(found is not None for found in one.predictions.values()):
             from replimat.reporting.figures import draw_experiment
 
-            reported = [claims[claim] for claim in one.card.claims]
+            reported = [claims[claim] for claim in one.claims]
             drawn |= draw_experiment(folder, one.run, one.predictions, one.folder, reported)
     for stale in set(folder.glob("*.png")) - drawn:
         stale.unlink()

@@ -2,12 +2,13 @@
 
 import json
 
+import numpy as np
+
 from replimat import cards
 from replimat.audit import Expected
 from replimat.errors import ReplimatError
 from replimat.records import Run, ids_sha256, targets_sha256
-
-TEST_PART = 2  # in the array `part` of a prepared file: 0 train, 1 val, 2 test
+from replimat.representations.arrays import test_values
 
 
 def expected_of(run: Run) -> Expected:
@@ -24,11 +25,12 @@ def _from_card(run: Run) -> dict:
 
 def _key_now(run: Run) -> str | None:
     """Key of the prepared file that cards and code would make now; None when the experiment is no longer there."""
-    from replimat.experiments.base import prepared_key
+    from replimat.experiments.base import Rescored, prepared_key
     from replimat.experiments.catalogue import plan_one
 
     try:
-        return prepared_key(plan_one(run.paper, run.experiment, run.scale).experiment)
+        experiment = plan_one(run.paper, run.experiment, run.scale).experiment
+        return None if isinstance(experiment, Rescored) else prepared_key(experiment)
     except (ReplimatError, ImportError):
         return None
 
@@ -45,9 +47,9 @@ def _from_prepared(run: Run) -> dict:
 
     with safe_open(path, framework="np") as stored:
         header = json.loads(stored.metadata()[HEADER])
-        test = stored.get_tensor("part") == TEST_PART
-        target = stored.get_tensor(f"target.{run.target}")[test]
-    ids = [name for name, chosen in zip(header["ids"], test, strict=True) if chosen]
+        wanted = {f"target.{run.target}", f"atoms.{run.target}", "part", "offsets"} & set(stored.keys())
+        arrays = {name: stored.get_tensor(name) for name in wanted}
+    ids, target = test_values(arrays, np.array(header["ids"]))[run.target]
     return {
         "data_sha256": header["data_sha256"],
         "split_sha256": header["split_sha256"],

@@ -11,6 +11,7 @@ from replimat.errors import DataError
 from replimat.records import Predictions, Run, conversion, number
 from replimat.reporting.style import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, axis, canvas, metric_label
 
+TRIVIAL = {"random_forest": "random forest", "pair_ridge": "ridge on 1/distance"}  # baselines drawn as levels
 DENSE = 1500  # points above which they hide each other and a density is drawn
 
 
@@ -22,12 +23,12 @@ def draw_experiment(
     seed, found = next((seed, found) for seed, found in predictions.items() if found is not None)
     line = reported_value(run, reported)
     if run.task in ("regression", "classification"):
-        path = folder / f"parity-{run.experiment}.png"
+        path = folder / f"parity-{run.label}.png"
         (draw_roc if run.task == "classification" else draw_parity)(path, run, seed, found, line)
         drawn.add(path)
     logs = {seed: log for seed in predictions if (log := read_log(run_folder / f"seed{seed}" / "log.csv"))}
     if logs:
-        path = folder / f"learning-{run.experiment}.png"
+        path = folder / f"learning-{run.label}.png"
         draw_learning(path, run, logs, line)
         drawn.add(path)
     return drawn
@@ -106,21 +107,23 @@ def draw_roc(path: Path, run: Run, seed: int, found: Predictions, reported: floa
 def draw_learning(path: Path, run: Run, logs: dict[int, dict[str, np.ndarray]], reported: float | None) -> None:
     """The validation metric of every seed by epoch, with the reported test value and the baselines; below, the loss."""
     metric = run.primary_metric
+    column = f"val_{run.target}_{metric}" if run.is_part else f"val_{metric}"
     with canvas(path, (5.4, 5.0), nrows=2, sharex=True, height_ratios=(2, 1)) as (_, (top, bottom)):
         for log in logs.values():
-            if f"val_{metric}" in log:
-                top.plot(log["epoch"] + 1, log[f"val_{metric}"], color=BLUE, alpha=0.9, linewidth=1.8)
+            if column in log:
+                top.plot(log["epoch"] + 1, log[column], color=BLUE, alpha=0.9, linewidth=1.8)
             if "train_loss" in log:
                 bottom.plot(log["epoch"] + 1, log["train_loss"], color=ORANGE, linewidth=1.5)
             if "val_loss" in log:
                 bottom.plot(log["epoch"] + 1, log["val_loss"], color=BLUE, linewidth=1.5, alpha=0.9)
         _level(top, reported, "reported (test)", VERMILION, "-")
-        _level(top, run.baselines.get("random_forest", {}).get(metric), "random forest (test)", GREY, "--")
+        for name, said in TRIVIAL.items():
+            _level(top, run.baselines.get(name, {}).get(metric), f"{said} (test)", GREY, "--")
         if metric != "auc":
             top.set_yscale("log")
             _plain_log_ticks(top.yaxis)
         top.set_ylabel(axis(f"validation {metric_label(metric)}", run.unit_of(metric)))
-        top.set_title(f"{run.paper} · {run.experiment}\n{_count(len(logs), 'seed')}, {run.n_train:,} training rows")
+        top.set_title(f"{run.paper} · {run.label}\n{_count(len(logs), 'seed')}, {run.n_train:,} training rows")
         bottom.set_yscale("symlog" if any((log.get("train_loss", 1) <= 0).any() for log in logs.values()) else "log")
         bottom.set_ylabel("loss")
         bottom.set_xlabel("epoch")
@@ -141,8 +144,8 @@ def _limits(target: np.ndarray, prediction: np.ndarray) -> tuple[float, float]:
 
 
 def _title(run: Run, seed: int, n: int) -> str:
-    source = "author's weights" if run.kind == "author_weights" else f"seed {seed}"
-    return f"{run.paper} · {run.experiment}\n{source}, n = {n:,} test rows"
+    sources = {"author_weights": "author's weights", "author_predictions": "author's predictions"}
+    return f"{run.paper} · {run.label}\n{sources.get(run.kind, f'seed {seed}')}, n = {n:,} test rows"
 
 
 def _box(axes, run: Run, value: float, reported: float | None, where: tuple[float, float], vertical: str) -> None:
@@ -150,7 +153,7 @@ def _box(axes, run: Run, value: float, reported: float | None, where: tuple[floa
     metric, unit = run.primary_metric, run.unit_of(run.primary_metric)
     lines = [axis(metric_label(metric), unit), f"ours {number(value)}"]
     lines += [f"reported {number(reported)}"] if reported is not None else []
-    trivial = {"random_forest": "random forest", "mean": "mean"}
+    trivial = TRIVIAL | {"mean": "mean"}
     lines += [
         f"{said} {number(run.baselines[name].get(metric))}" for name, said in trivial.items() if name in run.baselines
     ]

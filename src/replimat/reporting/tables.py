@@ -9,7 +9,7 @@ from replimat.records import number
 COLUMNS = (
     *("paper", "claim_id", "table", "dataset", "data_origin", "target", "metric", "unit", "reported", "seen"),
     *("ours", "std", "n_seeds", "ratio", "verdict", "reason", "scale", "rung", "n_train", "n_test"),
-    *("baseline_mean", "baseline_rf", "seconds", "hardware"),
+    *("baseline_mean", "baseline_rf", "seconds", "hardware", "baseline_other"),
     *("experiment", "kind", "split", "evaluated", "failed", "low", "high", "eps", "eps_reason", "seeds_needed"),
     *("counted", "checks", "leakage", "model", "direction", "qualifier", "reported_dataset", "reported_n_train"),
     *("reported_n_test", "source", "data_sha256", "split_sha256", "code_commit"),
@@ -26,6 +26,7 @@ SHOWN = {  # heading -> columns of the Markdown table
     "unit": "unit",
     "mean predictor": "baseline_mean",
     "random forest": "baseline_rf",
+    "other baseline": "baseline_other",
     "verdict": "verdict",
     "reason": "reason",
 }
@@ -81,7 +82,7 @@ def _markdown(rows: list[dict], title: str) -> str:
 
 def _shown(row: dict, column: str) -> str:
     value = row.get(column)
-    if column in ("ours", "std", "baseline_mean", "baseline_rf"):
+    if column in ("ours", "std", "baseline_mean", "baseline_rf", "baseline_other"):
         return number(as_number(value))
     if column == "reported":
         value = reported(row) + (" (*recalled*)" if row.get("seen") == "recalled" else "")

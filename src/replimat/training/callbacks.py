@@ -33,7 +33,7 @@ class EpochLog(L.Callback):
     def on_train_epoch_end(self, trainer, module):
         measured = trainer.callback_metrics
         row = {"epoch": trainer.current_epoch, "seconds": round(time.perf_counter() - self.started, 3)}
-        row |= {name: float(measured[name]) for name in ("train_loss", "val_loss", module.monitor) if name in measured}
+        row |= {name: float(measured[name]) for name in ("train_loss", "val_loss", *module.logged) if name in measured}
         row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         self.rows.append(row)
         with files.atomic(self.path) as temporary:
@@ -56,11 +56,9 @@ class PrintedProgress(L.Callback):
     def on_train_epoch_end(self, trainer, module):
         done, total = trainer.current_epoch + 1, trainer.max_epochs
         if done == total or done % max(1, total // self.lines) == 0:
-            quality = trainer.callback_metrics.get(module.monitor, float("nan"))
-            loss = trainer.callback_metrics["train_loss"]
-            print(
-                f"{self.label}: epoch {done}/{total}, train loss {loss:.4g}, {module.monitor} {quality:.4g}", flush=True
-            )
+            measured = trainer.callback_metrics
+            quality = "".join(f", {name} {measured[name]:.4g}" for name in module.logged if name in measured)
+            print(f"{self.label}: epoch {done}/{total}, train loss {measured['train_loss']:.4g}{quality}", flush=True)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -4,6 +4,7 @@ import logging
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, Model
 from torch import Tensor, nn
 
 from replimat import files
+from replimat.models.forces import energy_and_forces
 from replimat.training.callbacks import AtomicCheckpointIO, EpochLog, PrintedProgress, SeedEveryStep
 from replimat.training.graphs import Graphs, eval_loader, train_loader
 from replimat.training.settings import Training
-from replimat.training.task import SupervisedTask
+from replimat.training.task import PotentialTask, SupervisedTask, Task
 
 
 def train(
@@ -42,7 +44,7 @@ def train(
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips, no hardware inventory
     checkpoints = _checkpoints_of(folder, identity, settings)
-    task = SupervisedTask(model, settings, scale)
+    task = (PotentialTask if settings.weights else SupervisedTask)(model, settings, scale)
     best = ModelCheckpoint(checkpoints, "best", monitor=task.monitor, mode=task.mode, enable_version_counter=False)
     last = ModelCheckpoint(checkpoints, "last", save_top_k=1, enable_version_counter=False)
     trainer = L.Trainer(
@@ -55,6 +57,7 @@ def train(
         num_sanity_val_steps=0,
         gradient_clip_val=settings.clip or None,
         deterministic="warn" if deterministic else False,
+        inference_mode=not settings.weights,  # forces are gradients, in validation too
         callbacks=[*_callbacks(task, settings, folder, seed, label), best, last],
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
@@ -83,11 +86,23 @@ def finished(folder: Path) -> None:
 def predict(model: nn.Module, graphs: Graphs, rows: Tensor, batch_size: int, device: str = "cpu") -> np.ndarray:
     """Raw model outputs of the given rows in their order: [n], or class log-probabilities [n, C]."""
     model = model.to(device).eval()
-    outputs = []
-    for inputs, _ in eval_loader(graphs, rows, batch_size):
-        inputs = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
-        outputs.append(model(**inputs).cpu())
+    outputs = [model(**inputs).cpu() for inputs in _inputs(graphs, rows, batch_size, device)]
     return torch.cat(outputs).double().numpy()
+
+
+def predict_with_forces(
+    model: nn.Module, graphs: Graphs, rows: Tensor, batch_size: int, device: str = "cpu"
+) -> dict[str, np.ndarray]:
+    """Raw energies [n] and forces [atoms of the rows, 3] of the given rows in their order."""
+    model = model.to(device).eval()
+    found = [energy_and_forces(model, inputs) for inputs in _inputs(graphs, rows, batch_size, device)]
+    return {name: torch.cat([batch[name].cpu() for batch in found]).double().numpy() for name in found[0]}
+
+
+def _inputs(graphs: Graphs, rows: Tensor, batch_size: int, device: str) -> Iterator[dict]:
+    """Model inputs of the given rows, batch by batch, on a device."""
+    for inputs, _ in eval_loader(graphs, rows, batch_size):
+        yield {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
 
 
 def pick_device(wanted: str) -> str:
@@ -95,7 +110,7 @@ def pick_device(wanted: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 
 
-def _callbacks(task: SupervisedTask, settings: Training, folder: Path, seed: int, label: str) -> list[L.Callback]:
+def _callbacks(task: Task, settings: Training, folder: Path, seed: int, label: str) -> list[L.Callback]:
     callbacks = [SeedEveryStep(seed), EpochLog(folder / "log.csv")]
     callbacks.append(TQDMProgressBar() if sys.stderr.isatty() else PrintedProgress(label))
     if settings.ema:

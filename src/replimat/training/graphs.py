@@ -22,12 +22,13 @@ def ragged_rows(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 class Graphs(Dataset):
     """Graphs of a prepared file with one target each.
 
-    arrays: the prepared arrays; target [n], already scaled. Indexing with a list of rows gives (model inputs, targets
-    [B]).
+    arrays: the prepared arrays; target [n], already scaled; forces [N, 3], scaled alike, where they are learned too.
+    Indexing with a list of rows gives (model inputs, targets [B]), or with forces (model inputs, {"energy": [B],
+    "forces": [atoms of the batch, 3]}).
     """
 
-    def __init__(self, arrays: dict[str, Tensor], target: Tensor):
-        self.arrays, self.target = arrays, target
+    def __init__(self, arrays: dict[str, Tensor], target: Tensor, forces: Tensor | None = None):
+        self.arrays, self.target, self.forces = arrays, target, forces
         self.offsets = arrays["offsets"].long()
 
     def __len__(self) -> int:
@@ -35,7 +36,10 @@ class Graphs(Dataset):
 
     def __getitems__(self, rows: list[int]) -> tuple[dict, Tensor]:
         rows = torch.as_tensor(rows)
-        return self.inputs(rows), self.target[rows]
+        if self.forces is None:
+            return self.inputs(rows), self.target[rows]
+        atoms, _ = ragged_rows(self.offsets, rows)
+        return self.inputs(rows), {"energy": self.target[rows], "forces": self.forces[atoms]}
 
     def inputs(self, rows: Tensor) -> dict:
         """Model inputs of the given graphs as one batch."""
@@ -63,8 +67,8 @@ class CutoffGraphs(Graphs):
     3].
     """
 
-    def __init__(self, arrays, target):
-        super().__init__(arrays, target)
+    def __init__(self, arrays, target, forces=None):
+        super().__init__(arrays, target, forces)
         self.edge_offsets = arrays["edge_offsets"].long()
 
     def edges(self, rows, atoms, batch, first):
@@ -83,14 +87,39 @@ class CutoffGraphs(Graphs):
         return edges
 
 
-KINDS = {"CrystalGraph": CrystalGraphs, "CutoffGraph": CutoffGraphs}  # by the class of the representation
+class LineGraphs(CutoffGraphs):
+    """Bonds as in CutoffGraphs, and the pairs of bonds that meet, `line_index` [2, T], made anew for every batch."""
+
+    def edges(self, rows, atoms, batch, first):
+        edges = super().edges(rows, atoms, batch, first)
+        return edges | {"line_index": line_edges(edges["edge_index"], len(atoms))}
 
 
-def graphs_of(kind: str, arrays: dict[str, Tensor], target: Tensor) -> Graphs:
+def line_edges(edge_index: Tensor, n_atoms: int) -> Tensor:
+    """Edges of the line graph: bond k -> j sends to every bond j -> i but itself; sender, receiver bond [2, T].
+
+    edge_index: sender, receiver [2, E], sorted by receiver, so that the bonds into one atom stand together.
+    """
+    j, i = edge_index
+    ends = torch.bincount(i, minlength=n_atoms).cumsum(0)
+    sender, counts = ragged_rows(torch.cat([ends.new_zeros(1), ends]), j)
+    receiver = torch.repeat_interleave(torch.arange(len(j)), counts, output_size=len(sender))
+    pairs = torch.stack([sender, receiver])
+    return pairs[:, sender != receiver] if bool((i == j).any()) else pairs  # a bond to an own image begins at its end
+
+
+KINDS = {
+    "CrystalGraph": CrystalGraphs,
+    "CutoffGraph": CutoffGraphs,
+    "LineGraph": LineGraphs,
+}  # by the class of the representation
+
+
+def graphs_of(kind: str, arrays: dict[str, Tensor], target: Tensor, forces: Tensor | None = None) -> Graphs:
     """Graphs of one representation. Raises DataError for a kind that has no batches."""
     if kind not in KINDS:
         raise DataError(f"No batches for representation {kind!r}; known: {', '.join(KINDS)}.")
-    return KINDS[kind](arrays, target)
+    return KINDS[kind](arrays, target, forces)
 
 
 class EpochShuffle(Sampler):

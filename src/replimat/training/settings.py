@@ -1,6 +1,6 @@
 """What a training run is told to do. No torch here: experiments describe their training without importing it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -8,17 +8,18 @@ from typing import Literal
 class Training:
     """The published recipe of one experiment at one scale.
 
-    loss: "mse", "mae" or "nll" (classification); lr of the optimiser; schedule: "multistep" (factor `gamma` at each
-    fraction of the epochs in `milestones`), "exponential" (factor `gamma` every `decay_steps` steps), "onecycle"
-    (`warm_up` is the rising fraction) or "constant"; ema: decay of the weight average (0 is off); clip: gradient norm
-    (0 is off); patience: epochs without improvement of the monitored metric before stopping (0 is off);
+    loss: "mse", "mae", "smooth_l1" or "nll" (classification); weights: of the losses by target where several are
+    learned at once ("energy", "forces"), empty for one target; lr of the optimiser; schedule: "multistep" (factor
+    `gamma` at each fraction of the epochs in `milestones`), "exponential" (factor `gamma` every `decay_steps` steps),
+    "onecycle" (`warm_up` is the rising fraction) or "constant"; ema: decay of the weight average (0 is off); clip:
+    gradient norm (0 is off); patience: epochs without improvement of the monitored metric before stopping (0 is off);
     keep: which weights are kept at the end, "best" on validation or the "last".
     """
 
     epochs: int
     batch_size: int
     lr: float
-    loss: Literal["mse", "mae", "nll"] = "mse"
+    loss: Literal["mse", "mae", "smooth_l1", "nll"] = "mse"
     optimiser: Literal["sgd", "adam", "adamw"] = "adam"
     momentum: float = 0.9
     weight_decay: float = 0.0
@@ -31,6 +32,7 @@ class Training:
     clip: float = 0.0
     patience: int = 0
     keep: Literal["best", "last"] = "best"
+    weights: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One Lightning task for supervised regression and classification."""
+"""Lightning tasks: one target (regression, classification), or energies with forces."""
 
 import lightning as L
 import torch
@@ -7,6 +7,7 @@ from torchmetrics.classification import BinaryAUROC
 from torchmetrics.regression import MeanAbsoluteError
 
 from replimat.errors import ReplimatError
+from replimat.models.forces import energy_and_forces
 from replimat.training.settings import Training
 
 
@@ -18,30 +19,28 @@ def class_loss(log_probabilities: torch.Tensor, classes: torch.Tensor) -> torch.
     return nn.functional.nll_loss(log_probabilities, classes.long())
 
 
-LOSSES = {"mse": nn.functional.mse_loss, "mae": nn.functional.l1_loss, "nll": class_loss}
+LOSSES = {
+    "mse": nn.functional.mse_loss,
+    "mae": nn.functional.l1_loss,
+    "smooth_l1": nn.functional.smooth_l1_loss,
+    "nll": class_loss,
+}
 
 
-class SupervisedTask(L.LightningModule):
-    """Trains `model` on (inputs, target) batches and validates in the target's own unit.
+class Task(L.LightningModule):
+    """What all tasks share: the optimiser and its schedule, and the watch over a diverging loss.
 
-    scale: the target's unit divided by the scaled unit, so that val_mae is physical. Monitors val_mae (regression,
-    lower is better) or val_auc (classification, higher is better).
+    monitor: the logged metric that picks the weights to keep, mode: "min" or "max"; logged: metrics for log.csv.
     """
 
-    def __init__(self, model: nn.Module, settings: Training, scale: float = 1.0):
+    monitor: str
+    mode: str
+    logged: tuple[str, ...]
+
+    def __init__(self, model: nn.Module, settings: Training, scale: float):
         super().__init__()
         self.model, self.settings, self.scale = model, settings, scale
-        self.classification = settings.loss == "nll"
         self.loss = LOSSES[settings.loss]
-        self.monitor = "val_auc" if self.classification else "val_mae"
-        self.mode = "max" if self.classification else "min"
-        self.quality = BinaryAUROC() if self.classification else MeanAbsoluteError()
-
-    def training_step(self, batch, _):
-        inputs, target = batch
-        loss = self.loss(self.model(**inputs), target)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(target))
-        return loss
 
     def on_train_epoch_end(self):
         loss = self.trainer.callback_metrics["train_loss"]
@@ -50,19 +49,6 @@ class SupervisedTask(L.LightningModule):
                 f"The training loss became {float(loss)} in epoch {self.current_epoch}; the learning rate is "
                 f"{self.settings.lr:g}."
             )
-
-    def validation_step(self, batch, _):
-        inputs, target = batch
-        output = self.model(**inputs)
-        self.log("val_loss", self.loss(output, target), batch_size=len(target))
-        if self.classification:
-            self.quality.update(output[:, 1].exp(), target.long())
-        else:
-            self.quality.update(output * self.scale, target * self.scale)
-
-    def on_validation_epoch_end(self):
-        self.log(self.monitor, self.quality.compute())
-        self.quality.reset()
 
     def configure_optimizers(self):
         s, weights = self.settings, self.model.parameters()
@@ -84,3 +70,73 @@ class SupervisedTask(L.LightningModule):
             return schedulers.LambdaLR(optimiser, lambda step: s.gamma ** (step / s.decay_steps))
         steps = self.trainer.estimated_stepping_batches
         return schedulers.OneCycleLR(optimiser, s.lr, total_steps=int(steps), pct_start=s.warm_up)
+
+
+class SupervisedTask(Task):
+    """Trains `model` on (inputs, target) batches and validates in the target's own unit.
+
+    scale: the target's unit divided by the scaled unit, so that val_mae is physical. Monitors val_mae (regression,
+    lower is better) or val_auc (classification, higher is better).
+    """
+
+    def __init__(self, model: nn.Module, settings: Training, scale: float = 1.0):
+        super().__init__(model, settings, scale)
+        self.classification = settings.loss == "nll"
+        self.monitor = "val_auc" if self.classification else "val_mae"
+        self.mode = "max" if self.classification else "min"
+        self.logged = (self.monitor,)
+        self.quality = BinaryAUROC() if self.classification else MeanAbsoluteError()
+
+    def training_step(self, batch, _):
+        inputs, target = batch
+        loss = self.loss(self.model(**inputs), target)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(target))
+        return loss
+
+    def validation_step(self, batch, _):
+        inputs, target = batch
+        output = self.model(**inputs)
+        self.log("val_loss", self.loss(output, target), batch_size=len(target))
+        if self.classification:
+            self.quality.update(output[:, 1].exp(), target.long())
+        else:
+            self.quality.update(output * self.scale, target * self.scale)
+
+    def on_validation_epoch_end(self):
+        self.log(self.monitor, self.quality.compute())
+        self.quality.reset()
+
+
+class PotentialTask(Task):
+    """Trains `model` on energies and their gradient: (inputs, {"energy": [B], "forces": [N, 3]}) batches.
+
+    loss = w_energy loss(E, E') + w_forces loss(F, F'), the latter a mean over the components of the forces; scale:
+    eV per scaled unit, so that val_mae (eV) and val_forces_mae (eV/angstrom) are physical. Monitors val_loss.
+    """
+
+    monitor, mode, logged = "val_loss", "min", ("val_mae", "val_forces_mae")
+
+    def __init__(self, model: nn.Module, settings: Training, scale: float = 1.0):
+        super().__init__(model, settings, scale)
+        self.quality = nn.ModuleDict({"energy": MeanAbsoluteError(), "forces": MeanAbsoluteError()})
+
+    def training_step(self, batch, _):
+        inputs, target = batch
+        loss = self._loss(energy_and_forces(self.model, inputs, create_graph=True), target)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(target["energy"]))
+        return loss
+
+    def validation_step(self, batch, _):
+        inputs, target = batch
+        found = energy_and_forces(self.model, inputs)
+        self.log("val_loss", self._loss(found, target), batch_size=len(target["energy"]))
+        for name, value in found.items():
+            self.quality[name].update((value * self.scale).flatten(), (target[name] * self.scale).flatten())
+
+    def on_validation_epoch_end(self):
+        for name, metric in zip(self.logged, self.quality.values(), strict=True):
+            self.log(name, metric.compute())
+            metric.reset()
+
+    def _loss(self, found: dict, target: dict) -> torch.Tensor:
+        return sum(weight * self.loss(found[name], target[name]) for name, weight in self.settings.weights.items())

@@ -1,0 +1,164 @@
+"""Energies with forces: the gradient, the loss, the baselines, and a run that measures both."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from replimat.datasets.base import Structures
+from replimat.errors import DataError, ExperimentError
+from replimat.experiments.baselines import potential_baselines
+from replimat.models.forces import energy_and_forces
+from replimat.models.schnet import SchNet
+from replimat.records import Run
+from replimat.representations.arrays import atoms_of, test_values
+from replimat.representations.cutoff_graph import CutoffGraph
+from replimat.training.fit import predict_with_forces, train
+from replimat.training.graphs import graphs_of
+from replimat.training.settings import Training
+
+test_values.__test__ = False  # a function of the package, not a test
+WATER = np.array([8, 1, 1])
+REST = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])  # angstrom
+SPRING = 30.0  # eV/angstrom^2
+
+
+def springs(positions: np.ndarray) -> tuple[float, np.ndarray]:
+    """Energy and forces of the three pairs as springs: E = k/2 (r - r0)^2, F_i = -k (r - r0) r_ij / r."""
+    energy, forces = 0.0, np.zeros((3, 3))
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        vec = positions[i] - positions[j]
+        r, rest = np.linalg.norm(vec), np.linalg.norm(REST[i] - REST[j])
+        energy += 0.5 * SPRING * (r - rest) ** 2
+        pull = -SPRING * (r - rest) * vec / r
+        forces[i] += pull
+        forces[j] -= pull
+    return energy, forces
+
+
+@pytest.fixture(scope="module")
+def waters():
+    """80 shaken molecules: structures, energies [80] and forces [240, 3]."""
+    rng = np.random.default_rng(0)
+    shaken = [REST + rng.normal(scale=0.05, size=(3, 3)) for _ in range(80)]
+    energies, forces = zip(*map(springs, shaken), strict=True)
+    packed = Structures.pack([(WATER, x, np.zeros((3, 3))) for x in shaken], periodic=False)
+    return packed, np.array(energies), np.concatenate(forces)
+
+
+def batch_of(structures, energies, forces):
+    arrays = {k: torch.from_numpy(v) for k, v in CutoffGraph(cutoff=4.0)(structures, progress=False).items()}
+    return graphs_of("CutoffGraph", arrays, torch.from_numpy(energies).float(), torch.from_numpy(forces).float())
+
+
+def test_forces_of_a_batch_equal_numeric_gradients(waters):
+    torch.manual_seed(1)
+    model = SchNet(features=8, filters=8, interactions=2, cutoff=4.0, gaussians=8).double()
+    torch.nn.init.normal_(model.readout[-1].weight)
+    inputs, _ = batch_of(*waters).__getitems__([3, 0])
+    inputs = {k: v.double() if torch.is_tensor(v) and v.is_floating_point() else v for k, v in inputs.items()}
+    forces = energy_and_forces(model, inputs)["forces"]
+    step = 1e-4
+    for atom in range(6):
+        for axis in range(3):
+            either = []
+            for sign in (1, -1):
+                moved = inputs["pos"].clone()
+                moved[atom, axis] += sign * step
+                either.append(model(**inputs | {"pos": moved}).sum().item())
+            assert float(forces[atom, axis]) == pytest.approx(-(either[0] - either[1]) / (2 * step), abs=1e-6)
+    for molecule in (slice(0, 3), slice(3, 6)):
+        np.testing.assert_allclose(forces[molecule].sum(dim=0), 0, atol=1e-10)  # Newton's third law
+
+
+def test_a_batch_takes_the_forces_of_its_own_atoms(waters):
+    _, target = batch_of(*waters).__getitems__([5, 2])
+    np.testing.assert_allclose(target["forces"][:3], waters[2][15:18], rtol=1e-6)
+    np.testing.assert_allclose(target["forces"][3:], waters[2][6:9], rtol=1e-6)
+
+
+def test_training_on_forces_learns_them(waters, tmp_path):
+    torch.manual_seed(0)
+    model = SchNet(features=16, filters=16, interactions=2, cutoff=4.0, gaussians=40)
+    graphs = batch_of(*waters)
+    settings = Training(epochs=25, batch_size=8, lr=0.01, schedule="onecycle", weights={"energy": 0.01, "forces": 3.0})
+    rows = {"train": torch.arange(60), "val": torch.arange(60, 80)}
+    model = train(model, graphs, rows, settings, tmp_path, seed=0, identity="x", device="cpu")
+    log = pd.read_csv(tmp_path / "log.csv")
+    still = np.abs(waters[2][180:]).mean()  # the error of predicting no force
+    assert log["val_forces_mae"].min() < 0.3 * still
+    found = predict_with_forces(model, graphs, rows["val"], 7)
+    assert np.abs(found["forces"] - waters[2][180:]).mean() == pytest.approx(log["val_forces_mae"].min(), rel=0.2)
+    assert found["energy"].shape == (20,)
+
+
+def test_the_ridge_baseline_is_exact_for_a_coulomb_like_energy():
+    rng = np.random.default_rng(3)
+    shaken = [REST + rng.normal(scale=0.05, size=(3, 3)) for _ in range(50)]
+    charges = {(0, 1): 2.0, (0, 2): -1.0, (1, 2): 0.5}  # eV angstrom
+    energies, forces = np.zeros(50), np.zeros((50, 3, 3))
+    for s, x in enumerate(shaken):
+        for (i, j), q in charges.items():
+            vec = x[i] - x[j]
+            r = np.linalg.norm(vec)
+            energies[s] += q / r
+            forces[s, i] += q * vec / r**3
+            forces[s, j] -= q * vec / r**3
+    packed = Structures.pack([(WATER, x, np.zeros((3, 3))) for x in shaken], periodic=False)
+    train_rows, test_rows = np.arange(40), np.arange(40, 50)
+    found = potential_baselines(packed, energies, forces.reshape(-1, 3), train_rows, test_rows)
+    assert found["energy"]["pair_ridge"]["mae"] < 1e-4 < found["energy"]["mean"]["mae"]
+    assert found["forces"]["pair_ridge"]["mae"] < 1e-3
+    assert found["forces"]["mean"]["mae"] == pytest.approx(np.abs(forces[40:]).mean())
+
+
+def test_molecules_of_several_kinds_have_no_ridge_baseline(waters):
+    packed, energies, forces = waters
+    packed = Structures(packed.numbers.copy(), packed.positions, packed.cells, packed.offsets, False)
+    packed.numbers[0] = 7
+    assert set(potential_baselines(packed, energies, forces, np.arange(60), np.arange(60, 80))["forces"]) == {"mean"}
+
+
+def test_components_of_the_test_set_have_names():
+    arrays = {
+        "part": np.array([0, 2, 2]),
+        "offsets": np.array([0, 1, 3, 4]),
+        "target.energy": np.array([1.0, 2.0, 3.0]),
+        "atoms.forces": np.arange(12.0).reshape(4, 3),
+    }
+    found = test_values(arrays, np.array(["a", "b", "c"]))
+    assert found["energy"][0].tolist() == ["b", "c"]
+    ids, values = found["forces"]
+    assert ids.tolist()[:4] == ["b:0:0", "b:0:1", "b:0:2", "b:1:0"]
+    assert ids.tolist()[-1] == "c:0:2"
+    assert values.tolist() == list(range(3, 12))
+    assert atoms_of(arrays["offsets"], np.array([2, 0])).tolist() == [3, 0]
+
+
+def test_a_part_of_a_run_is_a_run_of_its_own():
+    seed = {"seed": 0, "status": "ok", "metrics": {"mae": 0.1}}
+    run = Run(
+        paper="p", experiment="md", scale="laptop", dataset="d", data_origin="computed", target="energy", unit="eV",
+        rung=6, status="ok", primary_metric="mae", n_test=10, seeds=[seed], provenance={"data_sha256": "d", "x": 1},
+        parts={"forces": {"unit": "eV/angstrom", "n_test": 90, "seeds": [seed | {"metrics": {"mae": 0.2}}],
+                          "provenance": {"x": 2}}},
+    )  # fmt: skip
+    part = run.part("forces")
+    assert (part.unit, part.n_test, part.seeds[0].metrics["mae"], part.scale) == ("eV/angstrom", 90, 0.2, "laptop")
+    assert part.provenance == {"data_sha256": "d", "x": 2}
+    assert (part.label, run.part("energy").label) == ("md-forces", "md")
+    with pytest.raises(ExperimentError, match="measures energy, forces, not stress"):
+        run.part("stress")
+
+
+def test_the_authors_split_is_taken_as_it_is():
+    from replimat.datasets.splits import author_split
+
+    ids, part = np.array(list("abcdefgh")), np.array([0, 0, 0, 1, 2, 2, -1, 0])
+    usable = np.array([True] * 7 + [False])
+    whole = author_split(ids, usable, part, 0, 0, 0, seed=1)
+    assert (sorted(whole.train), sorted(whole.val), sorted(whole.test)) == ([0, 1, 2], [3], [4, 5])
+    fewer = author_split(ids, usable, part, 2, 1, 1, seed=1)
+    assert set(fewer.train) < {0, 1, 2} and len(fewer.train) == 2 and len(fewer.test) == 1
+    with pytest.raises(DataError, match="3 usable training rows, 4 were asked for"):
+        author_split(ids, usable, part, 4, 0, 0, seed=1)
