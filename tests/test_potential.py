@@ -160,5 +160,7 @@ def test_the_authors_split_is_taken_as_it_is():
     assert (sorted(whole.train), sorted(whole.val), sorted(whole.test)) == ([0, 1, 2], [3], [4, 5])
     fewer = author_split(ids, usable, part, 2, 1, 1, seed=1)
     assert set(fewer.train) < {0, 1, 2} and len(fewer.train) == 2 and len(fewer.test) == 1
-    with pytest.raises(DataError, match="3 usable training rows, 4 were asked for"):
+    without = author_split(ids, usable, np.where(part == 1, 0, part), 0, 2, 0, seed=1)
+    assert len(without.train) == len(without.val) == 2 and {*without.train, *without.val} == {0, 1, 2, 3}
+    with pytest.raises(DataError, match="leaves 3 usable training rows, 4 were asked for"):
         author_split(ids, usable, part, 4, 0, 0, seed=1)

@@ -28,52 +28,63 @@ TRAIN = textwrap.dedent("""
     import torch
     from safetensors.torch import save_file
     from replimat.models.cgcnn import CGCNN
+    from replimat.models.schnet import SchNet
     from replimat.training import task
     from replimat.training.fit import train
     from replimat.training.graphs import graphs_of
     from replimat.training.settings import Training
 
-    folder, classes, kill_at = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    folder, kind, kill_at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     torch.manual_seed(7)
     n, atoms, m = 60, 3, 4
     arrays = {"numbers": torch.randint(1, 90, (n * atoms,)), "offsets": torch.arange(n + 1) * atoms,
               "neighbour_index": torch.randint(0, atoms, (n * atoms, m)), "distance": torch.rand(n * atoms, m) * 6}
     target = arrays["distance"].view(n, -1).mean(1)
-    target = (target > target.median()).float() if classes else target
-    step = task.SupervisedTask.training_step
+    target = (target > target.median()).float() if kind == "classification" else target
+    graph, forces, weights, trained = "CrystalGraph", None, {}, task.SupervisedTask
+    if kind == "potential":
+        pairs = torch.tensor([[1, 2, 0, 2, 0, 1], [0, 0, 1, 1, 2, 2]])
+        arrays |= {"positions": torch.randn(n * atoms, 3), "edge_index": pairs.repeat(1, n),
+                   "edge_offsets": torch.arange(n + 1) * 6}
+        graph, forces, trained = "CutoffGraph", torch.randn(n * atoms, 3), task.PotentialTask
+        weights = {"energy": 0.1, "forces": 1.0}
+    step = trained.training_step
 
     def killed(self, batch, number):
         if self.trainer.global_step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         return step(self, batch, number)
 
-    task.SupervisedTask.training_step = killed
+    trained.training_step = killed
     torch.manual_seed(0)
-    model = CGCNN(torch.rand(101, 8), atom_fea=8, h_fea=8, n_conv=1, classes=classes)
-    settings = Training(epochs=6, batch_size=16, lr=0.01, loss="nll" if classes else "mse",
-                        schedule="onecycle", ema=0.9)
+    if kind == "potential":
+        model = SchNet(features=8, filters=8, interactions=1, gaussians=8)
+    else:
+        model = CGCNN(torch.rand(101, 8), atom_fea=8, h_fea=8, n_conv=1, classes=2 if kind == "classification" else 0)
+    settings = Training(epochs=6, batch_size=16, lr=0.01, loss="nll" if kind == "classification" else "mse",
+                        schedule="onecycle", ema=0.9, weights=weights)
     rows = {"train": torch.arange(44), "val": torch.arange(44, 60)}
-    model = train(model, graphs_of("CrystalGraph", arrays, target), rows, settings, folder, seed=3, identity="x")
+    model = train(model, graphs_of(graph, arrays, target, forces), rows, settings, folder, seed=3, identity="x")
     save_file(model.state_dict(), folder / "weights.safetensors")
 """)
 
 
-def run_training(folder: Path, classes: int, kill_at: int) -> int:
-    words = [sys.executable, "-c", TRAIN, str(folder), str(classes), str(kill_at)]
+def run_training(folder: Path, kind: str, kill_at: int) -> int:
+    words = [sys.executable, "-c", TRAIN, str(folder), kind, str(kill_at)]
     done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode
 
 
-@pytest.mark.parametrize("classes", [0, 2])  # 2: with dropout, whose random numbers must be repeated too
-def test_kill_9_ends_with_the_weights_of_an_unbroken_run(tmp_path, classes):
+@pytest.mark.parametrize("kind", ["regression", "classification", "potential"])  # classification: with dropout
+def test_kill_9_ends_with_the_weights_of_an_unbroken_run(tmp_path, kind):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir(), broken.mkdir()
-    assert run_training(whole, classes, -1) == 0
-    assert run_training(broken, classes, 8) == -signal.SIGKILL  # three steps an epoch: in the middle of the third
+    assert run_training(whole, kind, -1) == 0
+    assert run_training(broken, kind, 8) == -signal.SIGKILL  # three steps an epoch: in the middle of the third
     assert not (broken / "weights.safetensors").exists()
-    assert run_training(broken, classes, 13) == -signal.SIGKILL  # and again in the fifth
-    assert run_training(broken, classes, -1) == 0
+    assert run_training(broken, kind, 13) == -signal.SIGKILL  # and again in the fifth
+    assert run_training(broken, kind, -1) == 0
     assert (whole / "weights.safetensors").read_bytes() == (broken / "weights.safetensors").read_bytes()
     columns = ["epoch", "train_loss", "val_loss", "lr"]
     pd.testing.assert_frame_equal(*[pd.read_csv(folder / "log.csv")[columns] for folder in (whole, broken)])

@@ -1,11 +1,11 @@
-# One rule per dataset: its files, byte for byte, from where its card says.
+# One rule per dataset: its files, byte for byte, from where its card says. A computed dataset has none.
 
 DATA_FILES = {
     name: [f"data/{name}/{member.save_as}" for member in cards.dataset(name).source.members]
     for name in sorted({name for one in RUNS.values() for name in one.datasets})
 }
 
-for dataset in DATA_FILES:
+for dataset in [name for name, files in DATA_FILES.items() if files]:
 
     rule:
         name:

@@ -3,12 +3,13 @@
 
 def fit_inputs(wildcards):
     one = RUNS[wildcards.paper, wildcards.experiment]
-    code = [f"models/{one.paper}.py", f"experiments/{one.paper}.py", "models/forces.py", "training/*.py"]
-    inputs = {"card": f"papers/{one.paper}/card.yaml", "code": sources(*code, "evaluation/*.py")}
+    card = {"card": f"papers/{one.paper}/card.yaml"}
     if one.prepared is None:  # released predictions, scored again
-        return inputs | {"data": [path for dataset in one.datasets for path in DATA_FILES[dataset]]}
+        code = sources("experiments/re*.py", "datasets/jarvis_dft.py", "evaluation/*.py")
+        return card | {"code": code, "data": [path for dataset in one.datasets for path in DATA_FILES[dataset]]}
+    code = [f"models/{one.paper}.py", f"experiments/{one.paper}.py", "models/forces.py", "training/*.py"]
     weights = DATA_FILES[one.card.weights] if one.card.weights else []
-    return inputs | {"prepared": str(one.prepared), "weights": weights}
+    return card | {"code": sources(*code, "evaluation/*.py"), "prepared": str(one.prepared), "weights": weights}
 
 
 rule fit:

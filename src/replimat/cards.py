@@ -67,11 +67,45 @@ class UrlSource(Card):
     members: list[Member] = Field(min_length=1)
 
 
+class StartGeometry(Card):
+    """Where a trajectory starts, before it is relaxed: exactly one of these."""
+
+    molecule: str | None = None  # name in ASE's collection of molecules
+    dodecahedron: str | None = None  # element of the 20 atoms of a fullerene C20
+    xyz: str | None = None  # a geometry written out in xyz format, angstrom
+
+    @model_validator(mode="after")
+    def _one_geometry(self):
+        if len(self.model_fields_set) != 1:
+            raise ValueError("a start geometry is exactly one of molecule, dodecahedron, xyz")
+        return self
+
+
+class MolecularDynamics(Card):
+    """Langevin dynamics at constant temperature; after equilibration every `every`-th frame is kept."""
+
+    method: Literal["GFN2-xTB"]
+    start: StartGeometry
+    temperature: float = Field(gt=0)  # K
+    timestep: float = Field(gt=0, le=2)  # fs
+    friction: float = Field(gt=0)  # 1/fs
+    equilibration: int = Field(ge=0)  # steps
+    every: int = Field(gt=0)  # steps between frames
+    frames: int = Field(gt=0)
+    seed: int = Field(ge=0)
+
+
 class ComputedSource(Card):
-    """Labels computed by a physics engine in the pipeline."""
+    """Labels computed by a physics engine in the pipeline, when the dataset is loaded for the first time.
+
+    Floating point differs between machines, so there is no fixed sha256 and nothing to fetch: settings, version of the
+    engine and the reader's code identify the dataset, and the hash of what was computed goes with every run.
+    """
 
     kind: Literal["computed"]
     engine: str
+    version: str | None = None
+    settings: MolecularDynamics | None = None
     members: list[Member] = Field(default_factory=list)
 
 
@@ -93,11 +127,11 @@ class TargetCard(Card):
 
 
 class DatasetCard(Card):
-    """A dataset, or (kind: weights) the released weights of a paper's author."""
+    """A dataset; or what authors released: weights, predictions; or targets and splits without structures."""
 
     name: Key
     title: str
-    kind: Literal["structures", "weights"] = "structures"
+    kind: Literal["structures", "weights", "predictions", "targets"] = "structures"
     data: Literal["embedded", "paper"] = "embedded"
     summary: str
     licence: str
@@ -187,15 +221,18 @@ class PaperCard(Card):
     code: str | None = None  # the authors' repository and commit
     family: Family
     summary: str
-    not_attempted: str | None = None  # the reason, when no experiment is written yet
+    not_attempted: str | None = None  # why its model does not run yet; released predictions may be scored all the same
     constants: list[Constant] = Field(default_factory=list)
     experiments: dict[ExperimentName, ExperimentCard] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _runs_or_says_why(self):
-        if bool(self.experiments) == bool(self.not_attempted):
-            raise ValueError("a card has either experiments or a reason in not_attempted, exactly one of them")
+        runs = any(not experiment.predictions for experiment in self.experiments.values())
+        if (runs and self.not_attempted) or not (self.experiments or self.not_attempted):
+            raise ValueError(
+                "a card has experiments that run its model, or a reason in not_attempted why there is none"
+            )
         return self
 
 

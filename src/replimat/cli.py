@@ -40,7 +40,8 @@ def list_papers() -> None:
     for key in cards.paper_keys():
         card = cards.paper(key)
         own = sum(claim.role == "own" for claim in cards.claims(key))
-        status = "runs" if card.experiments else "not attempted"
+        scored = "predictions scored" if card.experiments else "not attempted"
+        status = scored if card.not_attempted else "runs"
         table.add_row(key, str(card.year), card.family, card.title, str(len(card.experiments)), str(own), status)
     console = _console()
     console.print(table)
@@ -72,7 +73,7 @@ def fetch(
 
     wanted = names or needed_datasets(data)
     for name in wanted:
-        print(f"{name}: {store.fetch(name)}")
+        print(f"{name}: {store.fetch(name) or 'nothing to fetch, it is computed when it is first used'}")
     if not names:
         store.write_manifest(wanted)
 

@@ -25,6 +25,10 @@ from replimat.cards import Origin, Scale
 from replimat.errors import ExperimentError
 from replimat.units import convert
 
+# Kinds of runs in which nothing is trained, in words.
+# Kinds of runs in which nothing is trained, in words.
+RELEASED = {"author_weights": "author's weights", "author_predictions": "author's predictions"}
+
 
 class Record(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)

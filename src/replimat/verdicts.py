@@ -8,7 +8,8 @@ order and the first that applies speaks:
  2. FAILED         the run crashed; a check of its record failed; its unit is not the claim's; half or more of its
                    seeds diverged
  3. NOT ATTEMPTED  the run does not measure this metric
- 4. FAILED         not better than a trivial baseline (not asked at smoke scale: two epochs show only that it runs)
+ 4. FAILED         not better than a trivial baseline (not asked at smoke scale: two epochs show only that it runs;
+                   nor of released predictions that are only scored again)
  5. EXACT          deterministic, on the paper's own rows: |m - r| <= h; otherwise BETTER or WORSE
  6. REDUCED        below paper scale, on other data, otherwise short of the protocol, or nothing reported to compare
  7. INCONCLUSIVE   the full protocol, but the paper prints no number
@@ -203,15 +204,11 @@ def _not_measured(case: Case) -> Found:
 
 
 def _trivial(case: Case) -> Found:
-    if case.run.scale == "smoke" or case.direction == "none":
+    """Not asked of released predictions: whether the printed number comes out is another question."""
+    if case.run.scale == "smoke" or case.run.kind == "author_predictions":
         return None
-    sign = 1 if case.direction == "lower" else -1
-    beaten = [name for name, value in case.baselines.items() if sign * case.mean >= sign * value]
-    if not beaten:
-        return None
-    best = min(beaten, key=lambda name: sign * case.baselines[name])
-    said = f"{case.metric} {number(case.mean)} against {number(case.baselines[best])} {shown(case.unit)}".rstrip()
-    return "FAILED", f"not better than the {BASELINES.get(best, best.replace('_', ' '))}: {said}"
+    said = _beaten(case)
+    return ("FAILED", said) if said else None
 
 
 def _deterministic(case: Case) -> Found:
@@ -220,12 +217,12 @@ def _deterministic(case: Case) -> Found:
         return None
     low, high = replace(case, eps=SLACK).accepted
     if low <= case.mean <= high:
-        return "EXACT", "no randomness, and equal to the printed digits"
-    printed = f"{claim.value:.{claim.digits}f}"
-    side = _side(case, case.mean)
+        said = _beaten(case)
+        return "EXACT", "no randomness, and equal to the printed digits" + (f"; {said}" if said else "")
+    printed, ours = (f"{value:.{claim.digits + extra}f}" for value, extra in ((claim.value, 0), (case.mean, 2)))
     return (
-        side,
-        f"no randomness, yet {number(case.mean)} where the paper prints {printed}: a real difference, not noise",
+        _side(case, case.mean),
+        f"no randomness, yet {ours} where the paper prints {printed}: a real difference, not noise",
     )
 
 
@@ -308,6 +305,19 @@ def half_digit(claim: Claim) -> float:
 
 
 # ---------------------------------------------------------------- helpers
+
+
+def _beaten(case: Case) -> str:
+    """Which trivial baseline is as good or better, in words; empty when none is."""
+    if case.direction == "none":
+        return ""
+    sign = 1 if case.direction == "lower" else -1
+    better = [name for name, value in case.baselines.items() if sign * case.mean >= sign * value]
+    if not better:
+        return ""
+    best = min(better, key=lambda name: sign * case.baselines[name])
+    said = f"{case.metric} {number(case.mean)} against {number(case.baselines[best])} {shown(case.unit)}".rstrip()
+    return f"not better than the {BASELINES.get(best, best.replace('_', ' '))}: {said}"
 
 
 def _side(case: Case, value: float) -> str:

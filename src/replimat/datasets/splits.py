@@ -65,16 +65,18 @@ def author_split(
 ) -> Split:
     """The authors' own split: part [n] is 0 train, 1 validation, 2 test, -1 unused. A size of 0 takes all of a part.
 
-    A smaller size takes rows of the part in the order of `split`. Raises DataError when a part has fewer rows.
+    A smaller size takes rows of the part in the order of `split`. Where the authors set no validation rows aside, they
+    are taken out of the training part. Raises DataError when a part has fewer rows than asked for.
     """
     order = np.argsort(np.random.PCG64(seed).random_raw(len(part)), kind="stable")
-    chosen = []
-    for number, (name, size) in enumerate((("training", n_train), ("validation", n_val), ("test", n_test))):
-        rows = order[(part[order] == number) & usable[order]]
-        if len(rows) < size:
-            raise DataError(f"The authors' split has {len(rows)} usable {name} rows, {size} were asked for.")
-        chosen.append(rows[: size or None])
-    train, val, test = chosen
+    order = order[usable[order]]
+    train, val, test = (order[part[order] == number] for number in range(3))
+    if not len(val):
+        train, val = train[n_val:], train[:n_val]
+    for name, rows, size in (("training", train, n_train), ("validation", val, n_val), ("test", test, n_test)):
+        if len(rows) < max(size, name != "validation"):
+            raise DataError(f"The authors' split leaves {len(rows)} usable {name} rows, {size or 'some'} were asked for.")
+    train, val, test = (rows[: size or None] for rows, size in ((train, n_train), (val, n_val), (test, n_test)))
     return Split(train, val, test, split_sha256(ids[train], ids[val], ids[test]))
 
 

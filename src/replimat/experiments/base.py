@@ -103,13 +103,14 @@ class Rescored:
     """Score test predictions that the authors released; nothing is prepared or trained.
 
     target: the main one; targets: all that are scored, target by target; dataset: card of the true values with the
-    author's split; predictions: card of the released files.
+    author's split; predictions: card of the released files; ids_as_text: take ids as they are written, zeros included.
     """
 
     target: str
     targets: tuple[str, ...]
     dataset: str
     predictions: str
+    ids_as_text: bool = False
     kind: str = field(default="author_predictions", init=False)
     rung: int = field(default=4, init=False)
 

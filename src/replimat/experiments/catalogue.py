@@ -50,8 +50,15 @@ def plan_one(paper: str, name: str, scale: str) -> Planned:
     settings = card.at(scale)
     if settings is None:
         raise ExperimentError(f"{paper}/{name} has no settings for scale {scale!r} on its card.")
-    module = importlib.import_module(f"replimat.experiments.{paper}")
-    return Planned(paper, name, scale, card, settings, module.build(card, settings, scale))
+    return Planned(paper, name, scale, card, settings, _experiment(paper, card, settings, scale))
+
+
+def _experiment(paper: str, card: ExperimentCard, settings: ScaleSettings, scale: str) -> Experiment:
+    """What the paper's module makes of a card; to score released predictions is the same for every paper."""
+    if card.predictions:
+        targets = tuple(card.claims_by_target)
+        return Rescored(card.target, targets, card.dataset, card.predictions, **settings.model)
+    return importlib.import_module(f"replimat.experiments.{paper}").build(card, settings, scale)
 
 
 def plan_paper(paper: str, scale: str, data: str = "embedded") -> list[Planned]:

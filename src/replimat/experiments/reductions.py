@@ -18,7 +18,8 @@ def reductions(planned: Planned) -> list[str]:
     if planned.card.origin != "paper":
         found.append(f"{planned.card.origin} data ({planned.card.dataset})")
     n_train = published_n_train(planned)
-    if n_train and not planned.card.weights and ours.n_train != n_train:
+    trained = not (planned.card.weights or planned.card.predictions)
+    if n_train and trained and ours.n_train != n_train:
         found.append(f"{ours.n_train:,} training rows instead of {n_train:,}")
     if planned.scale == "paper" or paper is None:
         return found

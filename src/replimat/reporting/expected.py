@@ -36,7 +36,11 @@ def _key_now(run: Run) -> str | None:
 
 
 def _from_prepared(run: Run) -> dict:
-    """Hashes of data, split and test set from the prepared file the run names, when it is still there."""
+    """Hashes of data, split and test set from the prepared file the run names, when it is still there; of released
+    predictions from the benchmark they are held against.
+    """
+    if run.kind == "author_predictions":
+        return _from_benchmark(run)
     from replimat.representations.prepared import HEADER, prepared_name
 
     key = run.provenance.get("prepared_key") or ""
@@ -56,3 +60,12 @@ def _from_prepared(run: Run) -> dict:
         "test_ids_sha256": ids_sha256(ids),
         "test_targets_sha256": targets_sha256(ids, target),
     }
+
+
+def _from_benchmark(run: Run) -> dict:
+    from replimat.experiments.rescoring import benchmark_hashes
+
+    try:
+        return benchmark_hashes(run.dataset, run.target)
+    except ReplimatError:  # its files are not here, or the card no longer names it
+        return {}

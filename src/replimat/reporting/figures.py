@@ -8,7 +8,7 @@ import numpy as np
 from replimat.audit import rescore
 from replimat.cards import Claim
 from replimat.errors import DataError
-from replimat.records import Predictions, Run, conversion, number
+from replimat.records import RELEASED, Predictions, Run, conversion, number
 from replimat.reporting.style import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, axis, canvas, metric_label
 
 TRIVIAL = {"random_forest": "random forest", "pair_ridge": "ridge on 1/distance"}  # baselines drawn as levels
@@ -119,6 +119,7 @@ def draw_learning(path: Path, run: Run, logs: dict[int, dict[str, np.ndarray]], 
         _level(top, reported, "reported (test)", VERMILION, "-")
         for name, said in TRIVIAL.items():
             _level(top, run.baselines.get(name, {}).get(metric), f"{said} (test)", GREY, "--")
+        top.margins(y=0.15)
         if metric != "auc":
             top.set_yscale("log")
             _plain_log_ticks(top.yaxis)
@@ -144,8 +145,8 @@ def _limits(target: np.ndarray, prediction: np.ndarray) -> tuple[float, float]:
 
 
 def _title(run: Run, seed: int, n: int) -> str:
-    sources = {"author_weights": "author's weights", "author_predictions": "author's predictions"}
-    return f"{run.paper} · {run.label}\n{sources.get(run.kind, f'seed {seed}')}, n = {n:,} test rows"
+    source, counted = RELEASED.get(run.kind, f"seed {seed}"), "values" if run.is_part else "rows"
+    return f"{run.paper} · {run.label}\n{source}, n = {n:,} test {counted}"
 
 
 def _box(axes, run: Run, value: float, reported: float | None, where: tuple[float, float], vertical: str) -> None:

@@ -14,9 +14,12 @@ def draw_overview(path: Path, rows: list[dict], scale: str) -> bool:
     """Draw every row that has a ratio; returns whether there was any.
 
     A row is a claim, grouped by paper. To the right is always worse: errors are drawn as ours / reported, scores as
-    reported / ours. Ticks are the baselines on the same scale.
+    reported / ours. Ticks are the baselines on the same scale. Released predictions that were scored again are left to
+    the tables: they are many, and nearly all lie at one.
     """
-    measured = [row for row in rows if times_worse(row, row["ours"]) is not None]
+    measured = [
+        row for row in rows if row["kind"] != "author_predictions" and times_worse(row, row["ours"]) is not None
+    ]
     if not measured:
         return False
     lines = _lines(measured)

@@ -8,8 +8,9 @@ from pathlib import Path
 from replimat import cards, files
 from replimat.cards import PaperCard
 from replimat.errors import ExperimentError
-from replimat.records import Run, SeedResult, number, read_run, run_folder, shown
+from replimat.records import RELEASED, Run, SeedResult, number, read_run, run_folder, shown
 from replimat.reporting.overview import draw_overview
+from replimat.reporting.ranking import CAVEAT, remark, write_ranking
 from replimat.reporting.style import COLOUR, metric_label
 from replimat.reporting.tables import as_number, read_table, reported
 from replimat.verdicts import VERDICTS
@@ -46,7 +47,7 @@ SCALES = {
 
 
 def write_report(scale: str, runs_dir: str | Path, results_dir: str | Path) -> Path:
-    """Draw the overview and write the page from the merged comparison; returns the page's path.
+    """Rank the models, draw the overview and write the page from the merged comparison; returns the page's path.
 
     Raises ExperimentError when the comparisons have not been merged.
     """
@@ -56,12 +57,16 @@ def write_report(scale: str, runs_dir: str | Path, results_dir: str | Path) -> P
     rows = read_table(folder / "comparison.csv")
     overview = folder / "overview.png"
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    ranking = write_ranking(scale, runs_dir, results_dir)
     context = {
         "scale": scale,
         "scale_note": SCALES[scale],
         "verdicts": [{"name": name, "meaning": MEANING[name], "colour": COLOUR[name]} for name in VERDICTS],
         "summary": summary,
         "overview": data_uri(overview) if draw_overview(overview, rows, scale) else None,
+        "ranking": ranking,
+        "ranking_figure": data_uri(folder / "ranking.png") if ranking else None,
+        "ranking_caveat": CAVEAT[scale],
         "families": _families(rows, scale, Path(runs_dir), folder),
         "measured": sum(1 for row in rows if row["ours"]),
         "papers_measured": len({row["paper"] for row in rows if row["ours"]}),
@@ -89,6 +94,7 @@ def _template():
         "unit": shown,
         "short": _short,
         "metric": metric_label,
+        "remark": remark,
     }
     return surroundings.get_template("report.html")
 
@@ -147,7 +153,7 @@ def _row(row: dict) -> dict:
         "colour": colour,
         "recalled": row["seen"] == "recalled",
         "name": row["target"].replace("_", " ") or row["experiment"] or "no reported number",
-        "weights": row["kind"] == "author_weights",
+        "released": RELEASED.get(row["kind"]),
         "weighed": row["verdict"] in WEIGHED,
     }
 

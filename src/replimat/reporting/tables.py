@@ -34,11 +34,16 @@ SHOWN = {  # heading -> columns of the Markdown table
 
 def write_tables(folder: Path, rows: list[dict], title: str) -> None:
     """comparison.csv with every column, comparison.md with those a person reads."""
-    with atomic(folder / "comparison.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        writer.writerows({name: _cell(row.get(name)) for name in COLUMNS} for row in rows)
+    write_csv(folder / "comparison.csv", COLUMNS, rows)
     write_text(folder / "comparison.md", _markdown(rows, title))
+
+
+def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
+    """Rows with the given columns; an absent value is an empty cell."""
+    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows({name: _cell(row.get(name)) for name in columns} for row in rows)
 
 
 def read_table(path: Path) -> list[dict]:
