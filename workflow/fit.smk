@@ -1,5 +1,7 @@
 # Train every seed of an experiment and predict its test rows. A killed job continues from its last epoch.
 
+from replimat.experiments.provenance import PACKAGE, sources_of
+
 
 def fit_inputs(wildcards):
     one = RUNS[wildcards.paper, wildcards.experiment]
@@ -7,9 +9,10 @@ def fit_inputs(wildcards):
     if one.prepared is None:  # released predictions, scored again
         code = sources("experiments/re*.py", "datasets/jarvis_dft.py", "evaluation/*.py")
         return card | {"code": code, "data": [path for dataset in one.datasets for path in DATA_FILES[dataset]]}
-    code = [f"models/{one.paper}.py", f"experiments/{one.paper}.py", "models/forces.py", "training/*.py"]
+    code = [f"src/replimat/{path.relative_to(PACKAGE)}" for path in sources_of(one.paper)]
     weights = DATA_FILES[one.card.weights] if one.card.weights else []
-    return card | {"code": sources(*code, "evaluation/*.py"), "prepared": str(one.prepared), "weights": weights}
+    code += sources("evaluation/*.py")
+    return card | {"code": code, "prepared": str(one.prepared), "weights": weights}
 
 
 rule fit:

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import resource
 import subprocess
 import time
@@ -13,6 +14,9 @@ import replimat
 from replimat import files
 from replimat.cards import project_root
 
+PACKAGE = Path(replimat.__file__).parent
+PLANNING = {PACKAGE / "experiments" / "base.py"}  # descriptions only: what they decide is hashed by its content
+IMPORTED = re.compile(r"^\s*from replimat\.(models|experiments)\.(\w+) import", re.MULTILINE)
 NAMED_PACKAGES = ("torch", "torch_geometric", "lightning", "numpy", "pymatgen", "ase", "scikit-learn")
 
 
@@ -33,11 +37,19 @@ def code_commit() -> str:
 
 
 def code_sha256(paper: str) -> str:
-    """Hash of the source that decides a paper's weights: its model, its experiment and the training code."""
-    package = Path(replimat.__file__).parent
-    sources = [package / "models" / f"{paper}.py", package / "experiments" / f"{paper}.py"]
-    sources += [package / "models" / "forces.py", *sorted((package / "training").glob("*.py"))]
-    return files.sha256_json([files.sha256(path) for path in sources])
+    """Hash of the source that decides a paper's weights: see `sources_of`."""
+    return files.sha256_json([files.sha256(path) for path in sources_of(paper)])
+
+
+def sources_of(paper: str) -> list[Path]:
+    """A paper's model and experiment, the models and experiments these import, and the training code."""
+    found, waiting = set(), [PACKAGE / folder / f"{paper}.py" for folder in ("models", "experiments")]
+    while waiting:
+        path = waiting.pop()
+        if path not in found and path.is_file():
+            found.add(path)
+            waiting += [PACKAGE / folder / f"{name}.py" for folder, name in IMPORTED.findall(path.read_text())]
+    return sorted({*found, PACKAGE / "models" / "forces.py", *(PACKAGE / "training").glob("*.py")} - PLANNING)
 
 
 def environment() -> dict:

@@ -46,8 +46,10 @@ def fit_scaling(settings: Scaling, values: np.ndarray, counts: np.ndarray) -> Fi
     """Fit references and spread on training rows: values [n], element counts [n, 119].
 
     "elements" is a least-squares energy per element (an element the training rows lack gets zero); "mean" is the
-    mean, per atom if `per_atom`. Raises DataError if the target does not vary.
+    mean, per atom if `per_atom`; "none" changes nothing. Raises DataError if the target does not vary.
     """
+    if settings.references == "none":
+        return standardised(0.0, 1.0)
     atoms = counts.sum(axis=1)
     per_element, constant = np.zeros(MAX_Z), 0.0
     if settings.references == "elements":

@@ -39,9 +39,9 @@ class Training:
 class Scaling:
     """How a target is made easy to learn; fitted on the training rows alone, undone on every prediction.
 
-    references: subtract a least-squares energy per element ("elements") or the mean ("mean"); per_atom: the spread is
-    taken per atom, for models that sum over atoms.
+    references: subtract a least-squares energy per element ("elements") or the mean ("mean"), or leave the target as it
+    is ("none"); per_atom: the spread is taken per atom, for models that sum over atoms.
     """
 
-    references: Literal["mean", "elements"] = "mean"
+    references: Literal["mean", "elements", "none"] = "mean"
     per_atom: bool = False
