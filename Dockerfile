@@ -17,7 +17,7 @@ ARG BASE=debian:bookworm-slim
 FROM ${BASE} AS python
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends python3 ca-certificates \
+    && apt-get install --yes --no-install-recommends python3 ca-certificates libgomp1 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 replimat
 ENV PATH=/opt/venv/bin:$PATH

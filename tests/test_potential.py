@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from replimat.datasets.base import Structures
+from replimat.datasets.base import Structures, atoms_of
 from replimat.errors import DataError, ExperimentError
 from replimat.experiments.baselines import potential_baselines
 from replimat.models.forces import energy_and_forces
 from replimat.models.schnet import SchNet
 from replimat.records import Run
-from replimat.representations.arrays import atoms_of, test_values
+from replimat.representations.arrays import test_values
 from replimat.representations.cutoff_graph import CutoffGraph
 from replimat.training.fit import predict_with_forces, train
 from replimat.training.graphs import graphs_of

@@ -1,31 +1,51 @@
 # Train every seed of an experiment and predict its test rows. A killed job continues from its last epoch.
+#
+# A process takes seconds to import torch, so below paper scale one job runs all experiments of a paper that share a
+# prepared file, one after another; at paper scale every experiment is a job of its own.
+
+from itertools import groupby
 
 from replimat.experiments.provenance import PACKAGE, sources_of
 
 
-def fit_inputs(wildcards):
-    one = RUNS[wildcards.paper, wildcards.experiment]
-    card = {"card": f"papers/{one.paper}/card.yaml"}
-    if one.prepared is None:  # released predictions, scored again
-        code = sources("experiments/re*.py", "datasets/jarvis_dft.py", "evaluation/*.py")
-        return card | {"code": code, "data": [path for dataset in one.datasets for path in DATA_FILES[dataset]]}
-    code = [f"src/replimat/{path.relative_to(PACKAGE)}" for path in sources_of(one.paper)]
-    weights = DATA_FILES[one.card.weights] if one.card.weights else []
-    code += sources("evaluation/*.py")
-    return card | {"code": code, "prepared": str(one.prepared), "weights": weights}
+def together(one):
+    """What experiments of one job share."""
+    return one.paper, one.name if SCALE == "paper" else str(one.prepared or one.datasets)
 
 
-rule fit:
-    input:
-        unpack(fit_inputs),
-    output:
-        f"runs/{SCALE}/{{paper}}/{{experiment}}/run.json",
-    params:
-        options=f"--scale {SCALE} --device {config['device']} --seeds {config['seeds']}",
-    threads: 1
-    resources:
-        mem_mb=3000,
-    log:
-        f"runs/logs/fit-{SCALE}-{{paper}}-{{experiment}}.log",
-    shell:
-        "replimat fit {wildcards.paper} {wildcards.experiment} {params.options} --threads {threads} > {log} 2>&1"
+def fit_inputs(group):
+    """Files the runs of a job depend on, by kind."""
+    first, weights = group[0], {one.card.weights for one in group if one.card.weights}
+    inputs = {
+        "card": f"papers/{first.paper}/card.yaml",
+        "released": [path for name in sorted(weights) for path in DATA_FILES[name]],
+        "evaluation": sources("evaluation/*.py"),
+    }
+    if first.prepared is None:  # released predictions, scored again
+        data = {name for one in group for name in one.datasets}
+        code = sources("experiments/re*.py", "datasets/jarvis_dft.py")
+        return inputs | {"code": code, "data": [path for name in sorted(data) for path in DATA_FILES[name]]}
+    code = [f"src/replimat/{path.relative_to(PACKAGE)}" for path in sources_of(first.paper)]
+    return inputs | {"code": code, "prepared": str(first.prepared)}
+
+
+for _, group in groupby(sorted(RUNS.values(), key=together), key=together):
+    group = list(group)
+
+    rule:
+        name:
+            f"fit_{group[0].paper}_{group[0].name}".replace("-", "_")
+        input:
+            **fit_inputs(group),
+        output:
+            [f"{one.folder}/run.json" for one in group],
+        params:
+            what=f"{group[0].paper} {' '.join(one.name for one in group)}",
+            options=f"--scale {SCALE} --device {config['device']} --seeds {config['seeds']}",
+        threads: 1
+        resources:
+            mem_mb=3000,
+        log:
+            f"runs/logs/fit-{SCALE}-{group[0].paper}-{group[0].name}.log",
+        shell:
+            "replimat fit {params.what} {params.options} --threads {threads} > {log} 2>&1"

@@ -106,7 +106,7 @@ def prepare(paper: Paper, experiment: ExperimentName, scale: Scale = "laptop") -
 @app.command()
 def fit(
     paper: Paper,
-    experiment: ExperimentName,
+    experiments: Annotated[list[str], typer.Argument(help="One or more experiments, as in `replimat show PAPER`.")],
     scale: Scale = "laptop",
     device: Device = "auto",
     seeds: Annotated[int, typer.Option(help="How many seeds; 0: as many as the card says.")] = 0,
@@ -116,9 +116,10 @@ def fit(
     ] = True,
 ) -> None:
     """Train an experiment with all its seeds, predict the test rows and write run.json. Continues where it was
-    killed.
+    killed. Several experiments run one after another, in one process.
     """
-    _summarise(_run(paper, experiment, scale, device, threads, deterministic, seeds).fit())
+    for experiment in experiments:
+        _summarise(_run(paper, experiment, scale, device, threads, deterministic, seeds).fit())
 
 
 @app.command()

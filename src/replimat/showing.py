@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from replimat.cards import Claim, DatasetCard, PaperCard
+from replimat.cards import Claim, ComputedSource, DatasetCard, PaperCard, Source
 
 
 def show_paper(console: Console, card: PaperCard, claims: tuple[Claim, ...]) -> None:
@@ -80,13 +80,17 @@ def show_dataset(console: Console, card: DatasetCard) -> None:
                 ],
             )
         )
-    console.print(
-        _table(
-            "Files", ("file", "bytes", "sha256"), [(m.save_as, f"{m.bytes:,}", m.sha256) for m in card.source.members]
-        )
-    )
+    console.print(_origin(card.source))
     for note in card.notes:
         console.print(f"- {note}", highlight=False)
+
+
+def _origin(source: Source) -> Table:
+    """The files of a source, or the settings of a computation."""
+    if isinstance(source, ComputedSource) and source.settings:
+        settings = source.settings.model_dump(exclude_none=True)
+        return _table(f"Computed by {source.engine} {source.version}", ("setting", "value"), list(settings.items()))
+    return _table("Files", ("file", "bytes", "sha256"), [(m.save_as, f"{m.bytes:,}", m.sha256) for m in source.members])
 
 
 def _reported(claim: Claim) -> str:

@@ -8,6 +8,13 @@ import numpy as np
 from replimat.errors import DataError
 
 
+def atoms_of(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Indices of the atoms of the given structures, in that order; offsets [n + 1] say where each one's atoms begin."""
+    sizes = np.diff(offsets)[rows]
+    ends = np.cumsum(sizes)
+    return np.arange(sizes.sum()) + np.repeat(offsets[rows] - (ends - sizes), sizes)
+
+
 @dataclass(frozen=True)
 class Structures:
     """n structures packed end to end: the atoms of structure s are rows offsets[s]:offsets[s + 1].
@@ -37,10 +44,7 @@ class Structures:
 
     def atoms_of(self, rows: np.ndarray) -> np.ndarray:
         """Indices of the atoms of the given rows, in that order: what `take` takes of a per-atom array [N, ...]."""
-        rows = np.asarray(rows)
-        sizes = self.sizes[rows]
-        ends = np.cumsum(sizes)
-        return np.arange(sizes.sum()) + np.repeat(self.offsets[rows] - (ends - sizes), sizes)
+        return atoms_of(self.offsets, np.asarray(rows))
 
     def take(self, rows: np.ndarray) -> "Structures":
         """The structures of the given rows, in that order."""
@@ -102,11 +106,6 @@ class Dataset:
                 f"Dataset {self.name!r} has no per-atom target {name!r}. It has: {', '.join(self.per_atom) or 'none'}."
             )
         return self.per_atom[name]
-
-    def of_atoms(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """A per-atom target of the given structures, packed in their order."""
-        values = self.atom_target(name)
-        return np.concatenate([values[slice(*self.structures.offsets[row : row + 2])] for row in rows])
 
     def content_sha256(self) -> str:
         """sha256 of structures, ids, targets, per-atom targets and splits, independent of how they are stored."""

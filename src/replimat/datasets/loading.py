@@ -1,18 +1,20 @@
-"""Load a dataset by name: read the raw members once, check them against the card, keep the packed arrays.
+"""Load a dataset by name: read the raw members (or compute) once, check them against the card, keep the packed arrays.
 
-The cache file's name holds all that decides its content: the card's members and targets and the code that read them.
+The cache file's name holds all that decides its content: the card's members or settings, its targets and the code that
+read or computed them.
 """
 
 import hashlib
 import importlib
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from replimat import cards, sources
-from replimat.cards import DatasetCard
+from replimat.cards import ComputedSource, DatasetCard
 from replimat.datasets.base import Dataset, Structures
 from replimat.errors import DataError
 from replimat.files import atomic, sha256_json
@@ -26,16 +28,38 @@ def load(name: str) -> Dataset:
     card = cards.dataset(name)
     if card.reader is None:
         raise DataError(f"Dataset {name!r} has no reader ({card.kind}): it can be fetched and verified, not loaded.")
-    reader = _reader(card)
     path = cards.project_root() / "prepared" / "datasets" / f"{name}-{content_key(card)[:12]}.npz"
     if path.is_file():
         data = _restore(path)
         check(data, card)
         return data
+    if isinstance(card.source, ComputedSource) and not card.source.members:
+        return _compute(card, path)
     sources.verify(name)
-    data = reader.read(sources.data_folder() / name, card)
+    return _read(card, sources.data_folder() / name, path)
+
+
+def _read(card: DatasetCard, folder: Path, path: Path) -> Dataset:
+    data = _reader(card).read(folder, card)
     check(data, card)
     return _keep(data, path)
+
+
+def _compute(card: DatasetCard, path: Path) -> Dataset:
+    """Compute a dataset; what the reader has finished so far waits in a folder beside `path` if it is killed.
+
+    Of several processes that ask for it at once, one computes and the others wait for its file.
+    """
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if path.is_file():
+            return load(card.name)
+        unfinished = path.with_suffix(".unfinished")
+        data = _read(card, unfinished, path)
+        shutil.rmtree(unfinished)
+        return data
 
 
 def check(data: Dataset, card: DatasetCard) -> None:
@@ -89,15 +113,19 @@ def _reader(card: DatasetCard):
 
 
 def content_key(card: DatasetCard) -> str:
-    """Hash of all that decides a dataset's content: raw files, targets, and the code that reads them."""
-    reader = _reader(card)
-    code = [Path(module).read_bytes() for module in (reader.__file__, __file__, Path(__file__).with_name("rows.py"))]
+    """Hash of all that decides a dataset's content: raw files or settings, targets, and the code that reads them."""
+    source, reader = card.source, Path(_reader(card).__file__)
     identity = {
-        "members": [[member.save_as, member.sha256] for member in card.source.members],
+        "members": [[member.save_as, member.sha256] for member in source.members],
         "targets": {name: [target.unit, target.column] for name, target in card.targets.items()},
         "rows": card.rows,
-        "code": hashlib.sha256(b"".join(code)).hexdigest(),
     }
+    if isinstance(source, ComputedSource):  # takes minutes: only what decides the labels computes them again
+        code = [reader]
+        identity["computed"] = source.model_dump(mode="json")
+    else:
+        code = [reader, Path(__file__), Path(__file__).with_name("rows.py")]
+    identity["code"] = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()
     return sha256_json(identity)
 
 

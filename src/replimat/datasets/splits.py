@@ -75,7 +75,9 @@ def author_split(
         train, val = train[n_val:], train[:n_val]
     for name, rows, size in (("training", train, n_train), ("validation", val, n_val), ("test", test, n_test)):
         if len(rows) < max(size, name != "validation"):
-            raise DataError(f"The authors' split leaves {len(rows)} usable {name} rows, {size or 'some'} were asked for.")
+            raise DataError(
+                f"The authors' split leaves {len(rows)} usable {name} rows, {size or 'some'} were asked for."
+            )
     train, val, test = (rows[: size or None] for rows, size in ((train, n_train), (val, n_val), (test, n_test)))
     return Split(train, val, test, split_sha256(ids[train], ids[val], ids[test]))
 

@@ -8,10 +8,9 @@ ridge regression on inverse distances.
 
 import numpy as np
 
-from replimat.datasets.base import Structures
+from replimat.datasets.base import Structures, atoms_of
 from replimat.evaluation.classification import classification
 from replimat.evaluation.regression import regression
-from replimat.representations.arrays import atoms_of
 from replimat.training.scaling import fit_scaling
 from replimat.training.settings import Scaling
 

@@ -37,7 +37,9 @@ def prepare(experiment: Prepared) -> Path:
         warnings.simplefilter("always")
         arrays = experiment.representation(structures)
     arrays |= {f"target.{name}": data.targets[name][rows] for name in experiment.data.require}
-    arrays |= {f"atoms.{name}": data.of_atoms(name, rows) for name in experiment.data.per_atom}
+    arrays |= {
+        f"atoms.{name}": data.atom_target(name)[data.structures.atoms_of(rows)] for name in experiment.data.per_atom
+    }
     arrays["part"] = np.repeat(np.arange(3, dtype=np.int8), [len(chosen.train), len(chosen.val), len(chosen.test)])
     if experiment.extras:
         arrays |= experiment.extras(store.data_folder() / experiment.extras_from)

@@ -6,6 +6,8 @@ of every atom, forces [N, 3] for example; `offsets` [n + 1]: where the atoms of 
 
 import numpy as np
 
+from replimat.datasets.base import atoms_of
+
 TEST = 2
 
 
@@ -23,13 +25,6 @@ def test_values(arrays: dict[str, np.ndarray], ids: np.ndarray) -> dict[str, tup
         elif kind == "atoms":
             found[target] = _components(values, np.asarray(ids), arrays["offsets"], np.flatnonzero(test))
     return found
-
-
-def atoms_of(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Positions of the atoms of the given structures in the packed arrays."""
-    sizes = np.diff(offsets)[rows]
-    ends = np.cumsum(sizes)
-    return np.arange(sizes.sum()) + np.repeat(offsets[rows] - (ends - sizes), sizes)
 
 
 def _components(values, ids, offsets, rows) -> tuple[np.ndarray, np.ndarray]:

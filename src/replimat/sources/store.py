@@ -26,14 +26,18 @@ def member_path(name: str, save_as: str) -> Path:
     return path
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str) -> Path | None:
     """Bring data/<name>/ to what its card says and return the folder; members that are right are left alone.
+
+    None for a computed dataset without members: there is nothing to fetch.
 
     Each member appears whole or not at all, so an interrupted fetch is completed by the next one, and two at once
     end in the same files. A member with other bytes is moved to .quarantine/ first.
     Raises SourceError or IntegrityError.
     """
     card = cards.dataset(name)
+    if not card.source.members:
+        return None
     folder = data_folder() / name
     wanted = [member for member in card.source.members if _fault(folder, member)]
     for member in wanted:
