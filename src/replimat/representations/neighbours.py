@@ -70,7 +70,7 @@ def crystal_neighbours(structures: Structures, cutoff: float, progress: bool) ->
 
     Raises DataError naming the row of a crystal that has no neighbour list.
     """
-    for s in _track(range(len(structures)), progress):
+    for s in track(range(len(structures)), progress):
         _, positions, cell = structures[s]
         try:
             yield neighbours(positions, cell, cutoff)
@@ -110,7 +110,7 @@ def _order(edges: Neighbours) -> np.ndarray:
     return by_minor[np.argsort(major[by_minor], kind="stable")]
 
 
-def _track(rows: range, progress: bool) -> Iterable[int]:
+def track(rows: range, progress: bool) -> Iterable[int]:
     if not progress:
         return rows
     from rich.console import Console

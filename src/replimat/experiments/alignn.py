@@ -1,0 +1,76 @@
+"""ALIGNN: formation energy, gap and moduli of Materials Project crystals, eleven QM9 targets, and JARVIS-DFT targets of
+the crystals whose structures can be had; and total energies of the latter with the released force fields ALIGNN-FF.
+"""
+
+from pathlib import Path
+
+from replimat.cards import ExperimentCard, ScaleSettings
+from replimat.experiments.base import AuthorWeights, Experiment, Selection, Supervised
+from replimat.experiments.cgcnn import ENERGIES, SHARED_ROWS, element_features
+from replimat.experiments.schnet import INTENSIVE, QM9_TARGETS, WITHOUT_REFERENCES
+from replimat.representations.line_graph import LineGraph
+from replimat.training.settings import Scaling, Training
+
+ROWS = SHARED_ROWS | {"qm9": QM9_TARGETS}
+
+
+def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Experiment:
+    arguments = dict(settings.model)
+    neighbours = arguments.pop("neighbours")
+    rows = ROWS.get(card.dataset, (card.target,))
+    common = {
+        "target": card.target,
+        "data": Selection(
+            card.dataset,
+            rows,
+            settings.n_train,
+            settings.n_val,
+            settings.n_test,
+            split=card.target if card.dataset == "jarvis_dft_sample" else "",  # the author's, one for each target
+        ),
+        "representation": LineGraph(neighbours, canonise=not card.weights),
+        "extras": element_features,
+        "extras_from": "cgcnn_weights",
+        "thresholds": (0.02, 0.01) if card.target in ENERGIES else (),
+    }
+    if card.weights:
+        return AuthorWeights(load=released(arguments["file"]), weights=card.weights, **common)
+    return Supervised(
+        model=lambda arrays: _model(arrays, arguments),
+        training=training(settings),
+        scaling=scaling(card, scale),
+        **common,
+    )
+
+
+def training(settings: ScaleSettings) -> Training:
+    """The author's recipe at every scale: AdamW, one cycle, mean squared error."""
+    return Training(
+        settings.epochs, settings.batch_size, settings.lr, optimiser="adamw", weight_decay=1e-5, schedule="onecycle"
+    )
+
+
+def scaling(card: ExperimentCard, scale: str) -> Scaling:
+    """Mean and spread. Below paper scale sums over the atoms of a molecule have an energy per element taken off, which
+    a mean over atoms would learn slowly.
+    """
+    summed = card.dataset == "qm9" and card.target not in (*INTENSIVE, *WITHOUT_REFERENCES)
+    return Scaling(references="elements" if summed and scale != "paper" else "mean")
+
+
+def released(file: str):
+    """Loader of a released force field, whose output is the energy in eV/atom."""
+
+    def load(folder: Path, arrays: dict) -> tuple:
+        from replimat.models.alignn import load_author_weights
+        from replimat.training.scaling import standardised
+
+        return load_author_weights(folder / file, arrays["element_features"]), standardised(0.0, 1.0)
+
+    return load
+
+
+def _model(arrays: dict, arguments: dict):
+    from replimat.models.alignn import ALIGNN
+
+    return ALIGNN(arrays["element_features"], **arguments)
