@@ -22,7 +22,8 @@ from common import OURS, keep, rows, seconds
 
 from replimat.datasets import load
 from replimat.datasets.base import Structures
-from replimat.models.cgcnn import CGCNN, read_element_features
+from replimat.models.cgcnn import CGCNN
+from replimat.models.elements import read_element_features
 from replimat.representations.crystal_graph import CrystalGraph
 from replimat.sources import store
 from replimat.training.graphs import CrystalGraphs

@@ -18,7 +18,7 @@ from replimat.datasets.base import Structures
 from replimat.errors import DataError, ReplimatError
 from replimat.files import sha256
 from replimat.models.alignn import ALIGNN, cosines, load_author_weights
-from replimat.models.cgcnn import read_element_features
+from replimat.models.elements import read_element_features
 from replimat.representations.line_graph import LineGraph
 from replimat.representations.neighbours import neighbours
 from replimat.training.graphs import LineGraphs, line_edges

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 from replimat.datasets.base import Structures
 from replimat.errors import ReplimatError
 from replimat.files import sha256
-from replimat.models.cgcnn import load_author_checkpoint, read_element_features
+from replimat.models.cgcnn import load_author_checkpoint
+from replimat.models.elements import read_element_features
 from replimat.representations.crystal_graph import CrystalGraph
 from replimat.training.graphs import CrystalGraphs
 

@@ -6,12 +6,9 @@ from pathlib import Path
 
 from replimat.cards import ExperimentCard, ScaleSettings
 from replimat.experiments.base import AuthorWeights, Experiment, Selection, Supervised
-from replimat.experiments.cgcnn import ENERGIES, SHARED_ROWS, element_features
-from replimat.experiments.schnet import INTENSIVE, QM9_TARGETS, WITHOUT_REFERENCES
+from replimat.experiments.shared import ENERGIES, INTENSIVE, ROWS, WITHOUT_REFERENCES, element_features
 from replimat.representations.line_graph import LineGraph
 from replimat.training.settings import Scaling, Training
-
-ROWS = SHARED_ROWS | {"qm9": QM9_TARGETS}
 
 
 def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Experiment:
@@ -51,11 +48,13 @@ def training(settings: ScaleSettings) -> Training:
 
 
 def scaling(card: ExperimentCard, scale: str) -> Scaling:
-    """Mean and spread. Below paper scale sums over the atoms of a molecule have an energy per element taken off, which
-    a mean over atoms would learn slowly.
+    """The paper's: raw targets of crystals, standardised ones of molecules. Below paper scale all are standardised, and
+    sums over the atoms of a molecule have an energy per element taken off, which a mean over atoms would learn slowly.
     """
+    if scale == "paper":
+        return Scaling(references="mean" if card.dataset == "qm9" else "none")
     summed = card.dataset == "qm9" and card.target not in (*INTENSIVE, *WITHOUT_REFERENCES)
-    return Scaling(references="elements" if summed and scale != "paper" else "mean")
+    return Scaling(references="elements" if summed else "mean")
 
 
 def released(file: str):

@@ -6,14 +6,10 @@ from pathlib import Path
 
 from replimat.cards import ExperimentCard, ScaleSettings
 from replimat.experiments.base import AuthorWeights, Experiment, Selection, Supervised
+from replimat.experiments.shared import ENERGIES, ROWS, element_features
 from replimat.representations.crystal_graph import CrystalGraph
 from replimat.training.settings import Scaling, Training
 
-ENERGIES = ("formation_energy", "energy_per_atom")
-SHARED_ROWS = {  # targets the paper takes from one set of crystals
-    "mp_elastic": ("log10_bulk_modulus", "log10_shear_modulus", "poisson_ratio"),
-    "mp_sample": ("fermi_energy", "is_metal"),
-}
 CHECKPOINTS = {  # target -> the authors' file
     "formation_energy": "formation-energy-per-atom.pth.tar",
     "energy_per_atom": "final-energy-per-atom.pth.tar",
@@ -31,7 +27,7 @@ def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Experime
         "target": card.target,
         "data": Selection(
             card.dataset,
-            SHARED_ROWS.get(card.dataset, (card.target,)),
+            ROWS.get(card.dataset, (card.target,)),
             settings.n_train,
             settings.n_val,
             settings.n_test,
@@ -70,13 +66,6 @@ def training(target: str, settings: ScaleSettings, scale: str) -> Training:
             gamma=0.1,
         )
     return Training(settings.epochs, settings.batch_size, settings.lr, loss, optimiser="adam", schedule="onecycle")
-
-
-def element_features(folder: Path) -> dict:
-    """The authors' initial element vectors, for the prepared file."""
-    from replimat.models.cgcnn import read_element_features
-
-    return {"element_features": read_element_features(folder / "atom_init.json").numpy()}
 
 
 def released(target: str):

@@ -2,13 +2,13 @@
 
 from replimat.cards import ExperimentCard, ScaleSettings
 from replimat.experiments.base import Selection, Supervised
-from replimat.experiments.cgcnn import ENERGIES, SHARED_ROWS, element_features
+from replimat.experiments.shared import ENERGIES, ROWS, element_features
 from replimat.representations.crystal_graph import CrystalGraph
 from replimat.training.settings import Scaling, Training
 
 
 def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Supervised:
-    rows = SHARED_ROWS.get(card.dataset, (card.target,))
+    rows = ROWS.get(card.dataset, (card.target,))
     return Supervised(
         target=card.target,
         data=Selection(card.dataset, rows, settings.n_train, settings.n_val, settings.n_test),

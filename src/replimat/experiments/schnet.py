@@ -4,14 +4,9 @@ along trajectories of molecules and of the fullerene C20.
 
 from replimat.cards import ExperimentCard, ScaleSettings
 from replimat.experiments.base import Potential, Selection, Supervised
+from replimat.experiments.shared import INTENSIVE, ROWS, WITHOUT_REFERENCES
 from replimat.representations.cutoff_graph import CutoffGraph
 from replimat.training.settings import Scaling, Training
-
-QM9_TARGETS = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "u0", "u", "h", "g", "cv")
-INTENSIVE = ("homo", "lumo", "gap", "formation_energy", "is_metal")  # averaged over atoms; the others are summed
-WITHOUT_REFERENCES = ("mu", "r2")  # not sums of atomic values to begin with: scaled per atom only
-SHARED_ROWS = {"qm9": QM9_TARGETS, "mp_sample": ("fermi_energy", "is_metal")}
-
 
 FORCES = 3.0  # the paper sums over the components of a force; our loss is the mean over them
 ENERGY = {"md_c20": 0.1}  # rho of the released C20 energy model; 0.01 for MD17
@@ -32,7 +27,7 @@ def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Supervis
         )
     return Supervised(
         target=card.target,
-        data=Selection(card.dataset, SHARED_ROWS.get(card.dataset, (card.target,)), *sizes),
+        data=Selection(card.dataset, ROWS.get(card.dataset, (card.target,)), *sizes),
         representation=representation,
         model=lambda arrays: _model(card.target, settings),
         training=training(card, settings, scale),

@@ -23,6 +23,7 @@ from torch.nn.functional import silu
 from torch_geometric.utils import scatter
 
 from replimat.errors import DataError
+from replimat.models.elements import known
 
 EPSILON = 1e-6  # in the denominator of the gates, as in the author's code
 LONGEST = 8.0  # angstrom: where the distance basis ends; longer bonds look alike
@@ -142,7 +143,7 @@ class ALIGNN(nn.Module):
         j, i = edge_index
         vec = pos[j] - pos[i] if offset is None else pos[j] + offset - pos[i]  # [E, 3]
         distance = torch.linalg.vector_norm(vec, dim=-1)  # [E]
-        x = self.atom_embedding(self.element_features[self._known(z)])  # [N, F]
+        x = self.atom_embedding(self.element_features[known(z, self.element_features)])  # [N, F]
         y = self.edge_embedding(distance)  # [E, F]
         angle = self.angle_embedding(cosines(vec, distance, line_index))  # [T, F]
         for layer in self.alignn_layers:
@@ -151,13 +152,6 @@ class ALIGNN(nn.Module):
             x, y = layer(x, y, edge_index, layer is not self.gcn_layers[-1])
         out = self.fc(scatter(x, batch, dim_size=n_graphs, reduce="mean"))  # [B, outputs]
         return out.log_softmax(dim=-1) if self.classes else out[:, 0]
-
-    def _known(self, z: Tensor) -> Tensor:
-        if z.numel() and (int(z.max()) >= len(self.element_features) or int(z.min()) < 1):
-            raise DataError(
-                f"ALIGNN's element table ends at Z = {len(self.element_features) - 1}; got Z = {int(z.max())}."
-            )
-        return z
 
 
 def cosines(vec: Tensor, distance: Tensor, line_index: Tensor) -> Tensor:

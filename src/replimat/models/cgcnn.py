@@ -11,7 +11,6 @@ so that the two atom products are made once per atom instead of once per edge (a
 Parameter names and shapes are the author's, so the released checkpoints load unchanged.
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -20,8 +19,7 @@ from torch.nn.functional import softplus
 from torch_geometric.utils import scatter
 
 from replimat.errors import DataError
-
-N_ELEMENTS = 101  # rows of the element table: index 0 is unused, 1..100 are atomic numbers
+from replimat.models.elements import known
 
 
 class GaussianDistance(nn.Module):
@@ -93,7 +91,9 @@ class CGCNN(nn.Module):
 
     def forward(self, z: Tensor, neighbours: Tensor, distance: Tensor, batch: Tensor, n_graphs: int) -> Tensor:
         u = self.basis(distance).view(-1, len(self.basis.centres))  # [N*M, K]
-        v = self.embedding(self.element_features)[self._known(z)]  # [N, F]: embed the table once, then look up
+        v = self.embedding(self.element_features)[
+            known(z, self.element_features)
+        ]  # [N, F]: embed the table once, then look up
         for convolution in self.convs:
             v = convolution(v, u, neighbours)
         crystal = scatter(v, batch, dim_size=n_graphs, reduce="mean")  # [B, F]
@@ -102,22 +102,6 @@ class CGCNN(nn.Module):
             crystal = softplus(layer(crystal))
         out = self.fc_out(crystal)
         return out.log_softmax(dim=-1) if self.classes else out[:, 0]
-
-    def _known(self, z: Tensor) -> Tensor:
-        if z.numel() and (int(z.max()) >= len(self.element_features) or int(z.min()) < 1):
-            raise DataError(
-                f"CGCNN's element table ends at Z = {len(self.element_features) - 1}; got Z = {int(z.max())}."
-            )
-        return z
-
-
-def read_element_features(path: str | Path) -> Tensor:
-    """The author's table of initial element vectors (atom_init.json) as [101, 92]; row 0 is zero."""
-    rows = json.loads(Path(path).read_text())
-    table = torch.zeros(N_ELEMENTS, len(next(iter(rows.values()))))
-    for number, features in rows.items():
-        table[int(number)] = torch.tensor(features, dtype=torch.float32)
-    return table
 
 
 def load_author_checkpoint(path: str | Path, element_features: Tensor) -> tuple[CGCNN, dict[str, float]]:

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, one_hot, softplus
 from torch_geometric.utils import scatter, softmax
 
-from replimat.errors import DataError
 from replimat.models.cgcnn import GaussianDistance
+from replimat.models.elements import known
 
 FRACTIONS = 103  # elements H to Lr, of which a composition holds the fractions
 GLOBAL_WIDTH = 32  # of the global attention's hidden layer, whatever the width of the atoms
@@ -114,8 +114,9 @@ class GATGNN(nn.Module):
         self.out = nn.Linear(features, 1)
 
     def forward(self, z: Tensor, neighbours: Tensor, distance: Tensor, batch: Tensor, n_graphs: int) -> Tensor:
-        self._check(z)
-        v = self.embed_n(self.element_features)[z]  # [N, F]: embed the table once, then look up
+        v = self.embed_n(self.element_features)[
+            known(z, self.element_features)
+        ]  # [N, F]: embed the table once, then look up
         e = leaky_relu(self.embed_e(self.basis(distance.reshape(-1))), SLOPE)  # [N*M, F]
         real = distance <= self.cutoff  # [N, M]
         for attention, norm in zip(self.node_att, self.batch_norm, strict=True):
@@ -127,9 +128,3 @@ class GATGNN(nn.Module):
         crystal = scatter(weights * v, batch, dim_size=n_graphs)  # [B, F]
         crystal = softplus(self.linear2(softplus(self.linear1(crystal))))
         return self.out(crystal)[:, 0]
-
-    def _check(self, z: Tensor) -> None:
-        if z.numel() and (int(z.max()) >= len(self.element_features) or int(z.min()) < 1):
-            raise DataError(
-                f"GATGNN's element table ends at Z = {len(self.element_features) - 1}; got Z = {int(z.max())}."
-            )
