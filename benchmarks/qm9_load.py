@@ -27,10 +27,10 @@ def imports_alone() -> None:
 def read_raw() -> None:
     """Read the raw files again, past the cache of read datasets."""
     from replimat.datasets.loading import _reader
-    from replimat.sources import data_folder
+    from replimat.sources import folder_of
 
     card = cards.dataset("qm9")
-    _reader(card).read(data_folder() / "qm9", card)
+    _reader(card).read(folder_of("qm9"), card)
 
 
 def read_cached() -> None:

@@ -8,7 +8,14 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = {"neighbour_list.py": [], "cgcnn_step.py": sys.argv[1:], "schnet_step.py": [], "qm9_load.py": []}
+SCRIPTS = {
+    "neighbour_list.py": [],
+    "cgcnn_step.py": sys.argv[1:],
+    "schnet_step.py": [],
+    "megnet_step.py": [],
+    "alignn_step.py": [],
+    "qm9_load.py": [],
+}
 
 
 def main() -> int:

@@ -315,7 +315,7 @@ def test_molecules_are_compared_too():
 def real(name: str):
     """A real dataset; the test is skipped where it has not been fetched."""
     cards.dataset.cache_clear()
-    folder = sources.data_folder() / name
+    folder = sources.folder_of(name)
     if not folder.is_dir():
         pytest.skip(f"data/{name} is not here; `replimat fetch {name}` gets it")
     return datasets.load(name)

@@ -97,7 +97,11 @@ def test_an_edited_card_runs_its_own_paper_again_and_no_other(project):
     try:
         card.write_text(original + "\n# an edit\n")
         jobs = planned_jobs(project)
-        assert jobs == {"fit": 4, "compare": 1, "merge": 1, "report": 1, "all": 1, "total": 8}
+        fits = {name for name in jobs if name.startswith("fit_")}  # one for each prepared file of the paper
+        assert len(fits) == 3 and all(name.startswith("fit_schnet_") for name in fits)
+        assert {name: jobs[name] for name in jobs.keys() - fits} == {
+            "compare": 1, "merge": 1, "report": 1, "all": 1, "total": 7,
+        }  # fmt: skip
     finally:
         card.write_text(original)
 
@@ -192,7 +196,7 @@ def test_data_travels_through_a_remote(repository, tmp_path):
     [
         (("fit", "nosuch", "x"), "Unknown paper 'nosuch'"),
         (("fit", "cgcnn", "nosuch"), "has no experiment 'nosuch'"),
-        (("fit", "megnet", "x"), "none yet"),
+        (("fit", "ewald", "x"), "none yet"),
         (("fit", "cgcnn", "mp-band-gap", "--scale", "smoke"), "no settings for scale 'smoke'"),
         (("fit", "cgcnn", "mp-band-gap", "--scale", "huge"), "Unknown scale 'huge'"),
         (("prepare", "schnet", "nosuch"), "has no experiment 'nosuch'"),

@@ -1,10 +1,14 @@
 """Energies with forces: the gradient, the loss, the baselines, and a run that measures both."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
+from replimat import cards
 from replimat.datasets.base import Structures, atoms_of
 from replimat.errors import DataError, ExperimentError
 from replimat.experiments.baselines import potential_baselines
@@ -164,3 +168,55 @@ def test_the_authors_split_is_taken_as_it_is():
     assert len(without.train) == len(without.val) == 2 and {*without.train, *without.val} == {0, 1, 2, 3}
     with pytest.raises(DataError, match="leaves 3 usable training rows, 4 were asked for"):
         author_split(ids, usable, part, 4, 0, 0, seed=1)
+
+
+@pytest.fixture
+def small_project(tmp_path, monkeypatch):
+    """SchNet's card with one experiment on a trajectory of 40 frames."""
+    root, folder = cards.project_root(), tmp_path / "papers" / "schnet"
+    folder.mkdir(parents=True)
+    shutil.copy(root / "papers/schnet/claims.csv", folder)
+    card = yaml.safe_load((root / "papers/schnet/card.yaml").read_text())
+    model = {"cutoff": 5.0, "gaussians": 10, "interactions": 1, "features": 16, "filters": 16}
+    sizes = {"n_train": 20, "n_val": 8, "n_test": 12}
+    ethanol = card["experiments"]["md-ethanol"] | {
+        "smoke": sizes | {"epochs": 2, "batch_size": 5, "lr": 0.01, "model": model}
+    }
+    (folder / "card.yaml").write_text(yaml.safe_dump(card | {"experiments": {"md-ethanol": ethanol}}))
+    data = yaml.safe_load((root / "datasets/md_ethanol.yaml").read_text())
+    data["source"]["settings"] |= {"frames": 40, "every": 2, "equilibration": 40}
+    data["rows"] = data["targets"]["energy"]["count"] = 40
+    data["targets"]["forces"]["count"] = 360
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "md_ethanol.yaml").write_text(yaml.safe_dump(data))
+    monkeypatch.setenv("REPLIMAT_ROOT", str(tmp_path))
+    for cached in (cards.paper, cards.claims, cards.dataset):
+        cached.cache_clear()
+    yield tmp_path
+    for cached in (cards.paper, cards.claims, cards.dataset):
+        cached.cache_clear()
+
+
+def test_a_trajectory_from_the_card_to_the_table(small_project):
+    from replimat.experiments.catalogue import plan_one
+    from replimat.experiments.prepare import prepare
+    from replimat.experiments.run import Run as Experiment
+    from replimat.reporting.comparison import compare_paper
+
+    planned = plan_one("schnet", "md-ethanol", "smoke")
+    prepare(planned.experiment)
+    record = Experiment(planned, "cpu").fit()
+    assert (record["n_test"], record["parts"]["forces"]["n_test"]) == (12, 12 * 9 * 3)
+    compare_paper("schnet", "smoke", small_project / "runs", small_project / "results")
+    table = pd.read_csv(small_project / "results/smoke/papers/schnet/comparison.csv").set_index("claim_id")
+    for kind, unit in (("energy", "kcal/mol"), ("force", "kcal/mol/angstrom")):
+        row = table.loc[f"schnet/md17/md17-ethanol/{kind}/mae/n1000"]
+        assert (row["verdict"], row["unit"], row["checks"]) == ("REDUCED", unit, "10/10")
+        assert row["ours"] > 0 and row["baseline_other"] > 0
+    forces = small_project / "runs/smoke/schnet/md-ethanol/seed0/predictions-forces.parquet"
+    found = pd.read_parquet(forces)
+    pd.DataFrame({**found, "prediction": found["prediction"] + 0.5}).to_parquet(forces)  # not what was scored
+    compare_paper("schnet", "smoke", small_project / "runs", small_project / "results")
+    table = pd.read_csv(small_project / "results/smoke/papers/schnet/comparison.csv").set_index("claim_id")
+    assert table.loc["schnet/md17/md17-ethanol/force/mae/n1000", "verdict"] == "FAILED"
+    assert table.loc["schnet/md17/md17-ethanol/energy/mae/n1000", "verdict"] == "REDUCED"

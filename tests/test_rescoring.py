@@ -68,11 +68,11 @@ def _released(column: str) -> str:
 
 
 def _put(project: Project, name: str, files: dict[str, str]) -> None:
-    """Put zips into data/<name>/ and write the card."""
+    """Put zips into data-paper/<name>/ and write the card."""
     entries = []
     for path, text in files.items():
         content = zipped("content", text)
-        target = project.data / name / path
+        target = project.root / "data-paper" / name / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
         entries.append(member(path, content, path))

@@ -68,7 +68,7 @@ def fetch(
     ] = None,
     data: Data = "embedded",
 ) -> None:
-    """Fetch datasets into data/, byte for byte, each file checked against its sha256."""
+    """Fetch datasets into data/ (or data-paper/), byte for byte, each file checked against its sha256."""
     from replimat.sources import store
 
     wanted = names or needed_datasets(data)

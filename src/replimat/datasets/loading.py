@@ -36,7 +36,7 @@ def load(name: str) -> Dataset:
     if isinstance(card.source, ComputedSource) and not card.source.members:
         return _compute(card, path)
     sources.verify(name)
-    return _read(card, sources.data_folder() / name, path)
+    return _read(card, sources.folder_of(name), path)
 
 
 def _read(card: DatasetCard, folder: Path, path: Path) -> Dataset:

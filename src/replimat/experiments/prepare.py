@@ -42,7 +42,7 @@ def prepare(experiment: Prepared) -> Path:
     }
     arrays["part"] = np.repeat(np.arange(3, dtype=np.int8), [len(chosen.train), len(chosen.val), len(chosen.test)])
     if experiment.extras:
-        arrays |= experiment.extras(store.data_folder() / experiment.extras_from)
+        arrays |= experiment.extras(store.folder_of(experiment.extras_from))
     test = test_values(arrays, data.ids[rows])
     metadata = {
         "key": key,

@@ -32,8 +32,8 @@ class Rescoring:
         self.planned, self.experiment = planned, planned.experiment
         self.folder = cards.project_root() / planned.folder
         self.specs = cards.dataset(self.experiment.dataset).targets
-        self.benchmark = sources.data_folder() / self.experiment.dataset
-        self.released = sources.data_folder() / self.experiment.predictions
+        self.benchmark = sources.folder_of(self.experiment.dataset)
+        self.released = sources.folder_of(self.experiment.predictions)
         if unknown := [name for name in self.experiment.targets if name not in self.specs]:
             raise ExperimentError(f"Dataset {self.experiment.dataset!r} has no target {', '.join(unknown)}.")
 
@@ -116,7 +116,7 @@ def benchmark_hashes(dataset: str, target: str) -> dict[str, str]:
 
     Raises DataError when the file is not here.
     """
-    column, folder = cards.dataset(dataset).targets[target].column, sources.data_folder() / dataset
+    column, folder = cards.dataset(dataset).targets[target].column, sources.folder_of(dataset)
     parts = read_benchmark(folder, column)
     return {
         "data_sha256": sha256(folder / benchmark_file(column)),

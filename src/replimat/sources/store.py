@@ -1,4 +1,8 @@
-"""data/<dataset>/: the members of a card, byte for byte and nothing else, so that data.dvc is a true lock of it."""
+"""data/<dataset>/: the members of a card, byte for byte and nothing else, so that data.dvc is a true lock of it.
+
+What only `data=paper` asks for lies in data-paper/ in the same manner: it is checked by its cards alone, and fetching
+it leaves the lock of the default suite as it is.
+"""
 
 import os
 from collections.abc import Iterable
@@ -9,10 +13,12 @@ from replimat.cards import ComputedSource, DatasetCard, Member, RegistrySource, 
 from replimat.errors import IntegrityError, SourceError
 from replimat.files import sha256, write_json
 
+ROOTS = {"embedded": "data", "paper": "data-paper"}  # by the `data` of a card
 
-def data_folder() -> Path:
-    """data/ of the project."""
-    return cards.project_root() / "data"
+
+def folder_of(name: str) -> Path:
+    """Where the members of a dataset lie."""
+    return cards.project_root() / ROOTS[cards.dataset(name).data] / name
 
 
 def member_path(name: str, save_as: str) -> Path:
@@ -20,9 +26,9 @@ def member_path(name: str, save_as: str) -> Path:
     card = cards.dataset(name)
     if save_as not in {member.save_as for member in card.source.members}:
         raise SourceError(f"Dataset {name!r} has no member {save_as!r} on its card.")
-    path = data_folder() / name / save_as
+    path = folder_of(name) / save_as
     if not path.is_file():
-        raise SourceError(f"data/{name}: {save_as} is missing. Run `replimat fetch {name}`.")
+        raise SourceError(f"{_shown(name)}: {save_as} is missing. Run `replimat fetch {name}`.")
     return path
 
 
@@ -38,7 +44,7 @@ def fetch(name: str) -> Path | None:
     card = cards.dataset(name)
     if not card.source.members:
         return None
-    folder = data_folder() / name
+    folder = folder_of(name)
     wanted = [member for member in card.source.members if _fault(folder, member)]
     for member in wanted:
         if (folder / member.save_as).exists():
@@ -55,16 +61,16 @@ def verify(name: str) -> None:
     A file with other bytes is moved to .quarantine/, so that data/ never holds it.
     """
     card = cards.dataset(name)
-    folder = data_folder() / name
+    folder = folder_of(name)
     for member in card.source.members:
         path = folder / member.save_as
         if not (fault := _fault(folder, member)):
             continue
         if not path.exists():
-            raise IntegrityError(f"data/{name}: {member.save_as} is missing. Run `replimat fetch {name}` to get it.")
+            raise IntegrityError(f"{_shown(name)}: {member.save_as} is missing. Run `replimat fetch {name}` to get it.")
         moved = _quarantine(name, path)
         raise IntegrityError(
-            f"data/{name}: {member.save_as} has {fault} ({_origin(card)}).\n"
+            f"{_shown(name)}: {member.save_as} has {fault} ({_origin(card)}).\n"
             f"The file was truncated or changed. It was moved to {moved}; run `replimat fetch {name}` to get it again."
         )
     known = {folder / member.save_as for member in card.source.members}
@@ -72,13 +78,14 @@ def verify(name: str) -> None:
     if strangers:
         names = ", ".join(sorted(str(path.relative_to(folder)) for path in strangers))
         raise IntegrityError(
-            f"data/{name}: {names}: not on the card, and data/ holds raw members only. Move it elsewhere."
+            f"{_shown(name)}: {names}: not on the card, and that folder holds raw members only. Move it elsewhere."
         )
 
 
 def present() -> list[str]:
-    """Names of the folders in data/, in alphabetical order."""
-    return sorted(path.name for path in data_folder().glob("*") if path.is_dir())
+    """Names of the datasets that have a folder, in alphabetical order."""
+    folders = [cards.project_root() / root for root in ROOTS.values()]
+    return sorted(path.name for folder in folders for path in folder.glob("*") if path.is_dir())
 
 
 def manifest(names: Iterable[str]) -> dict[str, str]:
@@ -95,6 +102,11 @@ def write_manifest(names: Iterable[str]) -> Path:
     path = cards.project_root() / "prepared" / "data-manifest.json"
     write_json(path, manifest(names))
     return path
+
+
+def _shown(name: str) -> str:
+    """The folder of a dataset, relative to the project."""
+    return f"{ROOTS[cards.dataset(name).data]}/{name}"
 
 
 def _fault(folder: Path, member: Member) -> str:
