@@ -54,6 +54,7 @@ def test_classification_by_hand():  # of the four pairs of one positive and one 
     assert found["accuracy"] == 0.75
     assert found["precision"] == 1.0
     assert found["recall"] == 0.5
+    assert found["specificity"] == pytest.approx(2 * found["balanced_accuracy"] - 0.5)
     assert found["balanced_accuracy"] == 0.75
 
 

@@ -232,6 +232,7 @@ def _classification(target: np.ndarray, prediction: np.ndarray) -> dict[str, flo
         "f1": metrics.f1_score(target, label, zero_division=0),
         "precision": metrics.precision_score(target, label, zero_division=0),
         "recall": metrics.recall_score(target, label),
+        "specificity": metrics.recall_score(target, label, pos_label=0),
     }
 
 

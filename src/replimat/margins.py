@@ -19,7 +19,15 @@ FOLD_SPREAD = {
     "log10_bulk_modulus": 0.058,  # log_kvrh, 10,987 rows: 4.4 to 5.8 %
 }
 WIDEST = max(FOLD_SPREAD.values())
-SCORES = ("auc", "accuracy", "balanced_accuracy", "f1", "precision", "recall")  # fractions of rows, as ewt_* are
+SCORES = (
+    "auc",
+    "accuracy",
+    "balanced_accuracy",
+    "f1",
+    "precision",
+    "recall",
+    "specificity",
+)  # fractions of rows, as ewt_* are
 
 
 def default_margin(claim: Claim, run: Run) -> tuple[float, str]:

@@ -6,7 +6,9 @@ from replimat.errors import DataError
 from replimat.evaluation.checks import finite_pair
 
 PRIMARY = "auc"
-DIRECTION = dict.fromkeys(("auc", "accuracy", "balanced_accuracy", "precision", "recall", "f1"), "higher")
+DIRECTION = dict.fromkeys(
+    ("auc", "accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1"), "higher"
+)
 
 
 def classification(target: np.ndarray, probability: np.ndarray) -> dict[str, float]:
@@ -30,6 +32,7 @@ def classification(target: np.ndarray, probability: np.ndarray) -> dict[str, flo
         "balanced_accuracy": (sensitivity + specificity) / 2,
         "precision": float(tm.binary_precision(score, truth)),
         "recall": sensitivity,
+        "specificity": specificity,
         "f1": float(tm.binary_f1_score(score, truth)),
         "evaluated": len(y),
         "failed": failed,
