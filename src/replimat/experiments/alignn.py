@@ -5,8 +5,8 @@ the crystals whose structures can be had; and total energies of the latter with 
 from pathlib import Path
 
 from replimat.cards import ExperimentCard, ScaleSettings
-from replimat.experiments.base import AuthorWeights, Experiment, Selection, Supervised
-from replimat.experiments.shared import ENERGIES, INTENSIVE, ROWS, WITHOUT_REFERENCES, element_features
+from replimat.experiments.base import AuthorWeights, Experiment, Supervised
+from replimat.experiments.shared import ENERGIES, INTENSIVE, WITHOUT_REFERENCES, element_features, selection
 from replimat.representations.line_graph import LineGraph
 from replimat.training.settings import Scaling, Training
 
@@ -14,17 +14,10 @@ from replimat.training.settings import Scaling, Training
 def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Experiment:
     arguments = dict(settings.model)
     neighbours = arguments.pop("neighbours")
-    rows = ROWS.get(card.dataset, (card.target,))
+    split = card.target if card.dataset == "jarvis_dft_sample" else ""  # the author's, one for each target
     common = {
         "target": card.target,
-        "data": Selection(
-            card.dataset,
-            rows,
-            settings.n_train,
-            settings.n_val,
-            settings.n_test,
-            split=card.target if card.dataset == "jarvis_dft_sample" else "",  # the author's, one for each target
-        ),
+        "data": selection(card, settings, split=split),
         "representation": LineGraph(neighbours, canonise=not card.weights),
         "extras": element_features,
         "extras_from": "cgcnn_weights",

@@ -5,8 +5,8 @@ weights.
 from pathlib import Path
 
 from replimat.cards import ExperimentCard, ScaleSettings
-from replimat.experiments.base import AuthorWeights, Experiment, Selection, Supervised
-from replimat.experiments.shared import ENERGIES, ROWS, element_features
+from replimat.experiments.base import AuthorWeights, Experiment, Supervised
+from replimat.experiments.shared import ENERGIES, element_features, selection
 from replimat.representations.crystal_graph import CrystalGraph
 from replimat.training.settings import Scaling, Training
 
@@ -25,13 +25,7 @@ CHECKPOINTS = {  # target -> the authors' file
 def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Experiment:
     common = {
         "target": card.target,
-        "data": Selection(
-            card.dataset,
-            ROWS.get(card.dataset, (card.target,)),
-            settings.n_train,
-            settings.n_val,
-            settings.n_test,
-        ),
+        "data": selection(card, settings),
         "representation": CrystalGraph(cutoff=8.0, neighbours=12),
         "extras": element_features,
         "extras_from": "cgcnn_weights",

@@ -1,17 +1,16 @@
 """GATGNN: seven Materials Project properties, on the rows and graphs of CGCNN."""
 
 from replimat.cards import ExperimentCard, ScaleSettings
-from replimat.experiments.base import Selection, Supervised
-from replimat.experiments.shared import ENERGIES, ROWS, element_features
+from replimat.experiments.base import Supervised
+from replimat.experiments.shared import ENERGIES, element_features, selection
 from replimat.representations.crystal_graph import CrystalGraph
 from replimat.training.settings import Scaling, Training
 
 
 def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Supervised:
-    rows = ROWS.get(card.dataset, (card.target,))
     return Supervised(
         target=card.target,
-        data=Selection(card.dataset, rows, settings.n_train, settings.n_val, settings.n_test),
+        data=selection(card, settings),
         representation=CrystalGraph(cutoff=8.0, neighbours=12),
         model=lambda arrays: _model(arrays, settings),
         training=training(settings, scale),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from replimat.cards import ExperimentCard, ScaleSettings
 from replimat.errors import DataError
 from replimat.experiments import shared
-from replimat.experiments.base import AuthorWeights, Experiment, Selection, Supervised
+from replimat.experiments.base import AuthorWeights, Experiment, Supervised
 from replimat.experiments.schnet import scaling
 from replimat.representations.cutoff_graph import CutoffGraph
 from replimat.training.settings import Scaling, Training
@@ -29,13 +29,7 @@ def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Experime
     classes = card.target == "is_metal"
     common = {
         "target": card.target,
-        "data": Selection(
-            card.dataset,
-            ROWS.get(card.dataset, (card.target,)),
-            settings.n_train,
-            settings.n_val,
-            settings.n_test,
-        ),
+        "data": shared.selection(card, settings, ROWS),
         "representation": CutoffGraph(cutoff=cutoff),
         "thresholds": (0.02, 0.01) if card.target == "formation_energy" else (),
     }

@@ -3,8 +3,8 @@ along trajectories of molecules and of the fullerene C20.
 """
 
 from replimat.cards import ExperimentCard, ScaleSettings
-from replimat.experiments.base import Potential, Selection, Supervised
-from replimat.experiments.shared import INTENSIVE, ROWS, WITHOUT_REFERENCES
+from replimat.experiments.base import Potential, Supervised
+from replimat.experiments.shared import INTENSIVE, WITHOUT_REFERENCES, selection
 from replimat.representations.cutoff_graph import CutoffGraph
 from replimat.training.settings import Scaling, Training
 
@@ -15,19 +15,18 @@ AUTHOR_SPLIT = {"rmd17": "01"}  # the first of the five splits that come with th
 
 
 def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Supervised | Potential:
-    sizes = settings.n_train, settings.n_val, settings.n_test
     representation = CutoffGraph(cutoff=settings.model["cutoff"])
     if card.target == "energy":
         split = AUTHOR_SPLIT.get(card.dataset.split("_")[0], "")
         return Potential(
-            data=Selection(card.dataset, ("energy",), *sizes, per_atom=("forces",), split=split),
+            data=selection(card, settings, per_atom=("forces",), split=split),
             representation=representation,
             model=lambda arrays: _model(card.target, settings),
             training=training(card, settings, scale),
         )
     return Supervised(
         target=card.target,
-        data=Selection(card.dataset, ROWS.get(card.dataset, (card.target,)), *sizes),
+        data=selection(card, settings),
         representation=representation,
         model=lambda arrays: _model(card.target, settings),
         training=training(card, settings, scale),
