@@ -161,6 +161,17 @@ def test_crash_and_planted_fault_fail():
     assert judge(claim(), run(), faults=["rows: 3 are missing"]).name == "FAILED"
 
 
+def test_a_share_of_one_class_is_not_held_against_predicting_that_class_everywhere():
+    seed = {"seed": 0, "status": "ok", "metrics": {"specificity": 0.94, "auc": 0.96}}
+    baselines = {"mean": {"specificity": 1.0, "auc": 0.5}, "random_forest": {"specificity": 0.9, "auc": 0.91}}
+    fields = {"scale": "laptop", "primary_metric": "auc", "task": "classification", "unit": "1", "full_protocol": False}
+    claimed = claim(metric="specificity", unit="%", value=90.6, digits=1, direction="higher")
+    assert judge(claimed, run(seeds=[seed], baselines=baselines, **fields)).name == "REDUCED"
+    baselines["random_forest"]["auc"] = 0.97
+    found = judge(claimed, run(seeds=[seed], baselines=baselines, **fields))
+    assert found.name == "FAILED" and "auc 0.96 against 0.97" in found.reason
+
+
 def test_not_attempted_carries_its_reason():
     assert judge(claim(), None, absent="needs a GPU").reason == "needs a GPU"
     missing = judge(claim(metric="validation_mae"), run())
