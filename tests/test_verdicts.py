@@ -113,7 +113,7 @@ def test_exact_and_its_rounding():
         found = verdict([value], **weights)
         assert found.name == expected, value
         assert found.std is None
-    assert "0.1006 where the paper prints 0.100" in verdict([0.1006], **weights).reason
+    assert "0.10060 where the paper prints 0.100" in verdict([0.1006], **weights).reason
 
 
 def test_author_weights_on_other_crystals_are_reduced_even_when_equal():
