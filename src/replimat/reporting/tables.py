@@ -24,6 +24,7 @@ SHOWN = {  # heading -> columns of the Markdown table
     "std": "std",
     "seeds": "n_seeds",
     "unit": "unit",
+    "test rows": "n_test",
     "mean predictor": "baseline_mean",
     "random forest": "baseline_rf",
     "other baseline": "baseline_other",
@@ -89,6 +90,8 @@ def _shown(row: dict, column: str) -> str:
     value = row.get(column)
     if column in ("ours", "std", "baseline_mean", "baseline_rf", "baseline_other"):
         return number(as_number(value))
+    if column == "n_test" and str(row.get("failed") or "0") != "0":
+        value = f"{row['evaluated']} of {value}"
     if column == "reported":
         value = reported(row) + (" (*recalled*)" if row.get("seen") == "recalled" else "")
     if column == "claim_id":
