@@ -1,5 +1,6 @@
 """The one figure of the whole suite: how far each measured number lies from the reported one."""
 
+from collections import Counter
 from pathlib import Path
 
 from replimat.reporting.style import BLACK, COLOUR, GREY, MARK, canvas, metric_label
@@ -64,18 +65,21 @@ def _lines(rows: list[dict]) -> list[tuple[str, list[dict]]]:
         for row in rows:
             if row["paper"] == paper:
                 of_claim.setdefault(row["claim_id"], []).append(row)
-        lines += [(_label(group[0]), group) for group in of_claim.values()]
+        labels = Counter(_label(group[0]) for group in of_claim.values())
+        lines += [(_label(group[0], labels[_label(group[0])] > 1), group) for group in of_claim.values()]
     return lines
 
 
-def _label(row: dict) -> str:
+def _label(row: dict, ambiguous: bool = False) -> str:
+    """Target and metric of a claim; with the paper's dataset where it reports the same of several."""
     metric = "" if row["metric"] == "mae" else f", {metric_label(row['metric'])}"
+    dataset = f", {row['reported_dataset']}" if ambiguous else ""
     recalled = " (recalled)" if row["seen"] == "recalled" else ""
-    return f"{row['target'].replace('_', ' ')}{metric}{recalled}"
+    return f"{row['target'].replace('_', ' ')}{metric}{dataset}{recalled}"
 
 
 def _draw_row(axes, y: float, row: dict) -> None:
-    for name, height in (("baseline_rf", 11), ("baseline_mean", 7)):
+    for name, height in (("baseline_rf", 11), ("baseline_other", 11), ("baseline_mean", 7)):
         factor = times_worse(row, row[name])
         if factor and factor < WIDEST:
             axes.plot(factor, y, marker="|", markersize=height, color=GREY, markeredgewidth=1.5)
@@ -115,6 +119,6 @@ def _legend(rows: list[dict]) -> list:
     if any(row["kind"] == "author_weights" for row in rows):
         hollow = {"marker": "o", "color": BLACK, "markerfacecolor": "white", "linestyle": ""}
         handles.append(Line2D([], [], **hollow, label="hollow: author's weights"))
-    for name, size in (("random forest", 11), ("mean predictor", 7)):
+    for name, size in (("random forest (trajectories: ridge)", 11), ("mean predictor", 7)):
         handles.append(Line2D([], [], marker="|", color=GREY, linestyle="", markersize=size, label=name))
     return handles
