@@ -24,7 +24,7 @@ def draw_overview(path: Path, rows: list[dict], scale: str) -> bool:
     if not measured:
         return False
     lines = _lines(measured)
-    with canvas(path, (8.6, LINE * (len(lines) + 1) + 1.7)) as (figure, axes):
+    with canvas(path, (8.6, LINE * (len(lines) + 1) + 2.1)) as (figure, axes):
         axes.axvline(1, color=BLACK, linewidth=1.4)
         for y, (_, group) in enumerate(lines):
             if not group:
@@ -40,11 +40,11 @@ def draw_overview(path: Path, rows: list[dict], scale: str) -> bool:
             tick.set(weight="normal" if group else "bold", color=GREY if recalled else BLACK)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("times worse than reported  (errors: ours / reported; scores: reported / ours)")
+        axes.set_xlabel("times worse than reported\n(errors: ours / reported; scores: reported / ours)")
         axes.text(1, 1.005, "reported ", transform=axes.get_xaxis_transform(), ha="right", va="bottom", fontsize=10)
         numbers = f"{len(measured)} measured numbers of {len({row['paper'] for row in measured})} papers"
         figure.suptitle(f"{numbers}, {scale} scale", x=0.01, ha="left", fontsize=12, weight="bold")
-        figure.legend(handles=_legend(measured), loc="outside lower center", ncols=5, fontsize=10)
+        figure.legend(handles=_legend(measured), loc="outside lower center", ncols=3, fontsize=10)
     return True
 
 
@@ -65,17 +65,22 @@ def _lines(rows: list[dict]) -> list[tuple[str, list[dict]]]:
         for row in rows:
             if row["paper"] == paper:
                 of_claim.setdefault(row["claim_id"], []).append(row)
-        labels = Counter(_label(group[0]) for group in of_claim.values())
-        lines += [(_label(group[0], labels[_label(group[0])] > 1), group) for group in of_claim.values()]
+        said = Counter(_said(group[0]) for group in of_claim.values())
+        lines += [(_label(group[0], said[_said(group[0])] > 1), group) for group in of_claim.values()]
     return lines
 
 
-def _label(row: dict, ambiguous: bool = False) -> str:
-    """Target and metric of a claim; with the paper's dataset where it reports the same of several."""
+def _said(row: dict) -> str:
+    """Target and metric of a claim."""
     metric = "" if row["metric"] == "mae" else f", {metric_label(row['metric'])}"
+    return f"{row['target'].replace('_', ' ')}{metric}"
+
+
+def _label(row: dict, ambiguous: bool) -> str:
+    """Target and metric; with the paper's dataset where it reports the same of several."""
     dataset = f", {row['reported_dataset']}" if ambiguous else ""
     recalled = " (recalled)" if row["seen"] == "recalled" else ""
-    return f"{row['target'].replace('_', ' ')}{metric}{dataset}{recalled}"
+    return f"{_said(row)}{dataset}{recalled}"
 
 
 def _draw_row(axes, y: float, row: dict) -> None:
