@@ -313,11 +313,12 @@ def test_molecules_are_compared_too():
 
 
 def real(name: str):
-    """A real dataset; the test is skipped where it has not been fetched."""
+    """A real dataset; the test is skipped where it can be neither found nor fetched."""
     cards.dataset.cache_clear()
-    folder = sources.folder_of(name)
-    if not folder.is_dir():
-        pytest.skip(f"data/{name} is not here; `replimat fetch {name}` gets it")
+    try:
+        sources.fetch(name)
+    except SourceError as error:
+        pytest.skip(f"{name} is not here and cannot be fetched: {error}")
     return datasets.load(name)
 
 
