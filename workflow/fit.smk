@@ -42,7 +42,6 @@ for _, group in groupby(sorted(RUNS.values(), key=together), key=together):
         params:
             what=f"{group[0].paper} {' '.join(one.name for one in group)}",
             options=f"--scale {SCALE} --device {config['device']} --seeds {config['seeds']}",
-        priority: len(group)  # the longest first, so that no core idles at the end
         threads: 1
         resources:
             mem_mb=3000,
