@@ -13,6 +13,7 @@ import torch
 from safetensors.numpy import load_file
 
 import alignn_author
+from golden_crystals import stored_crystals
 from graph_models import FLOAT32_NOISE, GraphModelTests, crystal, supercell
 from replimat.datasets.base import Structures
 from replimat.errors import DataError, ReplimatError
@@ -205,9 +206,7 @@ def author():
 
 @pytest.fixture(scope="module")
 def crystals(author):
-    cells = np.repeat(author["cells"], np.diff(author["offsets"]), axis=0)
-    positions = np.einsum("ai,aij->aj", author["fractional"], cells)
-    return Structures(author["numbers"], positions, author["cells"], author["offsets"], periodic=True)
+    return stored_crystals(author)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from replimat.datasets.base import Structures
+from golden_crystals import stored_crystals
 from replimat.errors import ReplimatError
 from replimat.files import sha256
 from replimat.models.cgcnn import load_author_checkpoint
@@ -32,9 +32,7 @@ def author():
 @pytest.fixture(scope="module")
 def ours(author):
     """Our graphs of the same crystals."""
-    cells = np.repeat(author["cells"], np.diff(author["offsets"]), axis=0)
-    positions = np.einsum("ai,aij->aj", author["fractional"], cells)
-    crystals = Structures(author["numbers"], positions, author["cells"], author["offsets"], periodic=True)
+    crystals = stored_crystals(author)
     with pytest.warns(UserWarning, match=r"1 of 111 crystals"):
         return CrystalGraph()(crystals, progress=False)
 
