@@ -298,7 +298,9 @@ def test_leakage_counts_test_rows_with_a_twin_in_train():
     same = (numbers, fractional @ cell, cell)
     structures = Structures.pack([same, other, same, same], periodic=True)
     ids, part = np.array(["a", "b", "a", "c"]), np.array([0, 1, 2, 2])
-    assert leakage(ids, structures, part) == {"same_id": 1, "same_structure": 2}
+    found, twins = leakage(ids, structures, part)
+    assert found == {"same_id": 1, "same_structure": 2}
+    assert len(twins) == 2
 
 
 def test_molecules_are_compared_too():

@@ -110,7 +110,8 @@ def test_the_ridge_baseline_is_exact_for_a_coulomb_like_energy():
             forces[s, j] -= q * vec / r**3
     packed = Structures.pack([(WATER, x, np.zeros((3, 3))) for x in shaken], periodic=False)
     train_rows, test_rows = np.arange(40), np.arange(40, 50)
-    found = potential_baselines(packed, energies, forces.reshape(-1, 3), train_rows, test_rows)
+    arrays = {"target.energy": energies, "atoms.forces": forces.reshape(-1, 3)}
+    found = potential_baselines(packed, arrays, "energy", train_rows, test_rows)
     assert found["energy"]["pair_ridge"]["mae"] < 1e-4 < found["energy"]["mean"]["mae"]
     assert found["forces"]["pair_ridge"]["mae"] < 1e-3
     assert found["forces"]["mean"]["mae"] == pytest.approx(np.abs(forces[40:]).mean())
@@ -120,7 +121,48 @@ def test_molecules_of_several_kinds_have_no_ridge_baseline(waters):
     packed, energies, forces = waters
     packed = Structures(packed.numbers.copy(), packed.positions, packed.cells, packed.offsets, False)
     packed.numbers[0] = 7
-    assert set(potential_baselines(packed, energies, forces, np.arange(60), np.arange(60, 80))["forces"]) == {"mean"}
+    arrays = {"target.energy": energies, "atoms.forces": forces}
+    found = potential_baselines(packed, arrays, "energy", np.arange(60), np.arange(60, 80))
+    assert set(found["forces"]) == {"mean"}
+
+
+def test_the_pair_potential_is_exact_for_pairs_and_not_for_more():
+    """Frames of a shaken crystal whose energy is a Gaussian of every distance; its forces are the exact gradient."""
+    from replimat.experiments.baselines import PAIR_FUNCTIONS, PAIR_REACH
+
+    centre = np.linspace(*PAIR_REACH, PAIR_FUNCTIONS)[3]
+    width, cutoff = (PAIR_REACH[1] - PAIR_REACH[0]) / (PAIR_FUNCTIONS - 1), PAIR_REACH[1]
+    rng, cell = np.random.default_rng(0), np.eye(3) * 7.0
+    grid = np.stack(np.meshgrid(*[np.arange(2)] * 3), -1).reshape(-1, 3) * 3.5
+    frames = [(np.full(8, 29), grid + rng.normal(scale=0.15, size=(8, 3)), cell) for _ in range(30)]
+    arrays = CutoffGraph(cutoff=cutoff)(Structures.pack(frames, periodic=True), progress=False)
+
+    def energy_of(x, edges, shift, many_body):
+        r = np.linalg.norm(x[edges[0]] + shift @ cell - x[edges[1]], axis=1)
+        pair = np.exp(-0.5 * ((r - centre) / width) ** 2) * (1 - (r / cutoff) ** 2) ** 2
+        atom = np.bincount(edges[1], 0.5 * pair, minlength=8)
+        return atom.sum() + many_body * np.sqrt(atom).sum()
+
+    for many_body in (0.0, 1.0):
+        energies, forces = np.empty(30), np.zeros((30, 8, 3))
+        for s, (_, x, _) in enumerate(frames):
+            own = slice(*arrays["edge_offsets"][s : s + 2])
+            given = arrays["edge_index"][:, own], arrays["shift"][own], many_body
+            energies[s] = energy_of(x, *given) / 8
+            for atom, axis in np.ndindex(8, 3):
+                step = np.zeros((8, 3))
+                step[atom, axis] = 1e-5
+                forces[s, atom, axis] = -(energy_of(x + step, *given) - energy_of(x - step, *given)) / 2e-5
+        found = potential_baselines(
+            Structures.pack(frames, periodic=True),
+            arrays | {"target.energy_per_atom": energies, "atoms.forces": forces.reshape(-1, 3)},
+            "energy_per_atom",
+            np.arange(20),
+            np.arange(20, 30),
+        )
+        exact = found["forces"]["pair_potential"]["mae"] < 1e-6 and found["energy"]["pair_potential"]["mae"] < 1e-8
+        assert exact == (many_body == 0.0)
+        assert found["forces"]["pair_potential"]["mae"] < found["forces"]["mean"]["mae"]
 
 
 def test_components_of_the_test_set_have_names():

@@ -26,7 +26,6 @@ from replimat.errors import ExperimentError
 from replimat.units import convert
 
 # Kinds of runs in which nothing is trained, in words.
-# Kinds of runs in which nothing is trained, in words.
 RELEASED = {"author_weights": "author's weights", "author_predictions": "author's predictions"}
 
 
@@ -45,6 +44,7 @@ class SeedResult(Record):
     failed: int | None = None
     seconds: float | None = None
     peak_memory_mb: float | None = None
+    properties: dict[str, float | None] = Field(default_factory=dict)  # of a potential: physical, and its cost
 
 
 class Run(Record):
@@ -73,6 +73,7 @@ class Run(Record):
     seeds: tuple[SeedResult, ...] = ()
     baselines: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     metric_units: dict[str, str] = Field(default_factory=dict)
+    property_units: dict[str, str] = Field(default_factory=dict)
     leakage: dict[str, int | None] = Field(default_factory=dict)
     hardware: str = ""
     warnings: tuple[str, ...] = ()

@@ -10,6 +10,9 @@ It cannot tell mirror images apart, nor stackings that differ little within the 
 twins. It misses twins whose atoms moved apart by some hundredths of an angstrom. Measured on all pairs of one
 composition in mp_flla, mp_dielectric and mp_elastic against pymatgen's StructureMatcher: of its 56 matches 37 are seen,
 and 100 further pairs are reported, mostly polytypes. So the count is a warning and not a proof.
+
+Frames of dynamics of one substance all look alike to within these tolerances. There a twin is a frame that is the same
+to within rounding, perhaps turned: in mlearn twins agree to 1e-14 and the next nearest frames differ by 2e-5 or more.
 """
 
 from dataclasses import dataclass
@@ -28,6 +31,7 @@ WIDTH = 0.7  # angstrom
 COMMON_VOLUME = 15.0  # cubic angstrom per atom, to which crystals are scaled
 TOLERANCES = np.array([0.03] * (2 * len(CENTRES)) + [0.10])  # relative differences of two twins: sums, volume
 FLOOR = 0.05  # values below this are compared absolutely
+SAME_FRAME = 1e-6  # relative difference of two frames that are one
 
 
 @dataclass(frozen=True)
@@ -87,14 +91,20 @@ def split_sha256(train_ids: np.ndarray, val_ids: np.ndarray, test_ids: np.ndarra
     return sha256_json([[str(name) for name in part] for part in (train_ids, val_ids, test_ids)])
 
 
-def leakage(ids: np.ndarray, structures: Structures, part: np.ndarray) -> dict[str, int]:
-    """Test rows with a twin in train, by id and by structure. part: 0 train, 1 validation, 2 test [n]."""
+def leakage(
+    ids: np.ndarray, structures: Structures, part: np.ndarray, frames: bool = False
+) -> tuple[dict[str, int], list[str]]:
+    """How many test rows have a twin in train, by id and by structure, and the ids of the latter.
+
+    part: 0 train, 1 validation, 2 test [n]; frames: rows are frames of dynamics, and a twin is the same frame.
+    """
     train, test = np.flatnonzero(part == 0), np.flatnonzero(part == 2)
-    twins = has_twin(structures.take(test), structures.take(train))
-    return {"same_id": int(np.isin(ids[test], ids[train]).sum()), "same_structure": int(twins.sum())}
+    twins = has_twin(structures.take(test), structures.take(train), SAME_FRAME if frames else TOLERANCES)
+    same_id = int(np.isin(ids[test], ids[train]).sum())
+    return {"same_id": same_id, "same_structure": int(twins.sum())}, ids[test][twins].tolist()
 
 
-def has_twin(structures: Structures, others: Structures) -> np.ndarray:
+def has_twin(structures: Structures, others: Structures, tolerances: np.ndarray | float = TOLERANCES) -> np.ndarray:
     """Whether each of `structures` [n] has a twin among `others`: bool [n]."""
     kinds, values = structure_fingerprints(structures)
     other_kinds, other_values = structure_fingerprints(others)
@@ -102,12 +112,12 @@ def has_twin(structures: Structures, others: Structures) -> np.ndarray:
     for row, kind in enumerate(other_kinds):
         by_kind.setdefault(kind, []).append(row)
     rows = [by_kind.get(kind, []) for kind in kinds]
-    return np.array([_agrees(own, other_values[near]) for own, near in zip(values, rows, strict=True)])
+    return np.array([_agrees(own, other_values[near], tolerances) for own, near in zip(values, rows, strict=True)])
 
 
-def _agrees(own: np.ndarray, others: np.ndarray) -> bool:
+def _agrees(own: np.ndarray, others: np.ndarray, tolerances: np.ndarray | float) -> bool:
     """Whether the values own [K] agree with one row of others [m, K]."""
-    allowed = TOLERANCES * np.maximum(np.abs(own), FLOOR)
+    allowed = tolerances * np.maximum(np.abs(own), FLOOR)
     return bool((np.abs(others - own) <= allowed).all(axis=1).any())
 
 

@@ -13,7 +13,9 @@ from replimat.representations import prepared
 from replimat.training.settings import Scaling, Training
 
 SPLIT_SEED = 123  # one split per dataset and sizes, shared by all papers, so that models are ranked on identical work
-CONTENT_VERSION = 5  # raise when `prepare` puts other things into a prepared file
+CONTENT_VERSION = 6  # raise when `prepare` puts other things into a prepared file
+
+Studies = dict[str, Callable[[Any], Any]]  # name -> (ASE calculator -> replimat.physics.found.Found)
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,23 @@ class Supervised:
 
 @dataclass(frozen=True)
 class Potential:
-    """Train energies and forces together, predict both for the test rows. The forces are the model's gradient.
+    """Fit energies and forces together, predict both for the test rows. The forces are the model's gradient.
 
-    model: prepared arrays -> torch module whose output is an energy and whose input `pos` it can be derived by.
+    model: prepared arrays -> torch module whose output is a total energy and whose input `pos` it can be derived by;
+    training: by gradient descent, or solve: (module, graphs, rows by part, seed) -> None, which fits it in place;
+    target: "energy", or "energy_per_atom" where cells differ in size; double: compute in double precision;
+    studies: physical properties by name, measured with the fitted model as an ASE calculator.
     """
 
     data: Selection
     representation: Any
     model: Callable[[dict], Any]
-    training: Training
+    training: Training | None = None
+    solve: Callable[..., None] | None = None
     scaling: Scaling = field(default_factory=lambda: Scaling(per_atom=True))
-    target: str = field(default="energy", init=False)
+    target: str = "energy"
+    double: bool = False
+    studies: Studies = field(default_factory=dict)
     task: str = field(default="regression", init=False)
     thresholds: tuple[float, ...] = field(default=(), init=False)
     extras: None = field(default=None, init=False)
@@ -80,9 +88,9 @@ class Potential:
 
 @dataclass(frozen=True)
 class AuthorWeights:
-    """Predict the test rows with weights the authors released.
+    """Predict the test rows with weights the authors released; forces too, where `data.per_atom` asks for them.
 
-    load: (folder of the weights, prepared arrays) -> (module, FittedScaling).
+    load: (folder of the weights, prepared arrays) -> (module, FittedScaling); double, studies: as in Potential.
     """
 
     target: str
@@ -94,6 +102,8 @@ class AuthorWeights:
     extras: Callable[[Path], dict] | None = None
     extras_from: str | None = None
     thresholds: tuple[float, ...] = ()
+    double: bool = False
+    studies: Studies = field(default_factory=dict)
     kind: str = field(default="author_weights", init=False)
     rung: int = field(default=3, init=False)
 

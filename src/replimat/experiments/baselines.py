@@ -3,7 +3,7 @@
 A molecule's total energy is a sum over its atoms to within an electronvolt or so, which no forest of averages can
 reproduce: on raw totals it would be a straw man. So for molecules the forest learns what least-squares element
 references leave over. Along a trajectory of one molecule the composition says nothing: there the second baseline is a
-ridge regression on inverse distances.
+ridge regression on inverse distances. For frames of crystals it is the best pair potential.
 """
 
 import numpy as np
@@ -16,6 +16,8 @@ from replimat.training.settings import Scaling
 
 TREES = 100
 SEED = 0
+PAIR_FUNCTIONS = 12  # Gaussians of the pair potential; with more its errors no longer fall
+PAIR_REACH = (1.5, 5.5)  # angstrom: centres of the first and the last; the latter is the cutoff
 
 
 def baselines(
@@ -54,18 +56,25 @@ def _forest(two_classes: bool):
 
 
 def potential_baselines(
-    structures: Structures, energy: np.ndarray, forces: np.ndarray, train: np.ndarray, test: np.ndarray
+    structures: Structures, arrays: dict[str, np.ndarray], target: str, train: np.ndarray, test: np.ndarray
 ) -> dict[str, dict]:
-    """Metrics of energies [n] and forces [N, 3] on the test rows: {"energy": {...}, "forces": {...}}.
+    """Metrics of energies and forces on the test rows: {"energy": {...}, "forces": {...}}.
 
+    arrays: of the prepared file, a CutoffGraph with target.<target> [n] and atoms.forces [N, 3].
     "mean": the mean training energy, and no force. "pair_ridge", where all structures are one molecule: energies
     linear in the inverse distances of all pairs, fitted by ridge regression, with its exact gradient as forces.
+    "pair_potential", in crystals: see `_pair_potential`.
     """
+    energy, forces = arrays[f"target.{target}"], arrays["atoms.forces"]
     still = forces[atoms_of(structures.offsets, test)].ravel()
     found = {
         "energy": {"mean": regression(energy[test], np.full(len(test), energy[train].mean()))},
         "forces": {"mean": regression(still, np.zeros(len(still)))},
     }
+    if structures.periodic and target == "energy_per_atom":
+        predicted, pull = _pair_potential(arrays, energy, forces, train, test)
+        found["energy"]["pair_potential"] = regression(energy[test], predicted)
+        found["forces"]["pair_potential"] = regression(still, pull.ravel())
     first = structures[0][0]
     if not structures.periodic and all(np.array_equal(structures[s][0], first) for s in range(len(structures))):
         positions = structures.positions.reshape(len(structures), len(first), 3)
@@ -89,3 +98,44 @@ def _pair_ridge(x: np.ndarray, energy: np.ndarray, x_test: np.ndarray) -> tuple[
     np.add.at(forces, (slice(None), i), pull)
     np.add.at(forces, (slice(None), j), -pull)
     return ridge.predict((inverse(x_test) - mean) / std), forces
+
+
+def _pair_potential(
+    arrays: dict[str, np.ndarray], energy: np.ndarray, forces: np.ndarray, train: np.ndarray, test: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Energies per atom [m] and forces [M, 3] of the test rows from the pair potential best on the training rows.
+
+    The energy of an atom is a constant and half a sum over its neighbours of PAIR_FUNCTIONS Gaussians of the distance
+    that vanish smoothly at the cutoff. Energies and forces are fitted together by least squares, each in its spread.
+    """
+    designs = [_pair_design(arrays, row) for row in range(len(energy))]  # [1, K], [3 A, K] of every frame
+    atoms = np.split(forces, arrays["offsets"][1:-1])
+    weights = 1 / energy[train].std(), 1 / np.concatenate([atoms[row] for row in train]).std()
+    matrix = np.concatenate([weight * designs[row][kind] for row in train for kind, weight in enumerate(weights)])
+    right = np.concatenate(
+        [part.ravel() for row in train for part in (weights[0] * energy[[row]], weights[1] * atoms[row])]
+    )
+    coefficients = np.linalg.lstsq(matrix, right, rcond=None)[0]
+    pull = np.concatenate([designs[row][1] @ coefficients for row in test])
+    return np.array([(designs[row][0] @ coefficients)[0] for row in test]), pull.reshape(-1, 3)
+
+
+def _pair_design(arrays: dict[str, np.ndarray], row: int) -> tuple[np.ndarray, np.ndarray]:
+    """What each coefficient adds to the energy per atom [1, K] and to the forces [3 A, K] of one frame."""
+    edges = slice(*arrays["edge_offsets"][row : row + 2])
+    x = arrays["positions"][slice(*arrays["offsets"][row : row + 2])]
+    j, i = arrays["edge_index"][:, edges]
+    vec = x[j] + arrays["shift"][edges] @ arrays["cells"][row] - x[i]  # [E, 3]
+    r = np.linalg.norm(vec, axis=1)  # [E]
+    cutoff = PAIR_REACH[1]
+    centres = np.linspace(*PAIR_REACH, PAIR_FUNCTIONS)
+    width = centres[1] - centres[0]
+    inside = (r < cutoff)[:, None]
+    gauss = np.exp(-0.5 * ((r[:, None] - centres) / width) ** 2)  # [E, K]
+    end, slope = (1 - (r / cutoff) ** 2) ** 2, -4 * r / cutoff**2 * (1 - (r / cutoff) ** 2)
+    value = gauss * end[:, None] * inside
+    change = gauss * (slope[:, None] - end[:, None] * (r[:, None] - centres) / width**2) * inside  # dvalue/dr
+    force = np.zeros((len(x), 3, PAIR_FUNCTIONS))
+    np.add.at(force, i, (vec / r[:, None])[:, :, None] * change[:, None, :])
+    energy = np.concatenate([[1.0], 0.5 * value.sum(axis=0) / len(x)])
+    return energy[None], np.concatenate([np.zeros((len(x), 3, 1)), force], axis=2).reshape(3 * len(x), -1)

@@ -44,6 +44,7 @@ def prepare(experiment: Prepared) -> Path:
     if experiment.extras:
         arrays |= experiment.extras(store.folder_of(experiment.extras_from))
     test = test_values(arrays, data.ids[rows])
+    shared, twins = leakage(data.ids[rows], structures, arrays["part"], frames="forces" in experiment.data.per_atom)
     metadata = {
         "key": key,
         "dataset": data.name,
@@ -55,7 +56,8 @@ def prepare(experiment: Prepared) -> Path:
         "test_targets_sha256": {name: targets_sha256(ids, values) for name, (ids, values) in test.items()},
         "ids": data.ids[rows].tolist(),
         "units": {name: data.units[name] for name in (*experiment.data.require, *experiment.data.per_atom)},
-        "leakage": leakage(data.ids[rows], structures, arrays["part"]),
+        "leakage": shared,
+        "twins": twins,
         "left_out": len(data.left_out),
         "warnings": sorted({str(warning.message) for warning in caught}),
         "baselines": _baselines(structures, arrays, experiment.data),
@@ -81,7 +83,9 @@ def choose(data: Dataset, selection: Selection) -> Split:
 def _baselines(structures: Structures, arrays: dict, selection: Selection) -> dict[str, dict]:
     train, test = np.flatnonzero(arrays["part"] == 0), np.flatnonzero(arrays["part"] == 2)
     if "forces" in selection.per_atom:
-        return potential_baselines(structures, arrays["target.energy"], arrays["atoms.forces"], train, test)
+        (energy,) = selection.require
+        found = potential_baselines(structures, arrays, energy, train, test)
+        return {energy: found["energy"], "forces": found["forces"]}
     composition = composition_features(structures)
     atoms = None if structures.periodic else element_counts(structures.numbers.astype(np.int64), structures.offsets)
     return {name: baselines(composition, arrays[f"target.{name}"], train, test, atoms) for name in selection.require}

@@ -41,6 +41,11 @@ def code_sha256(paper: str) -> str:
     return files.sha256_json([files.sha256(path) for path in sources_of(paper)])
 
 
+def physics_sha256() -> str:
+    """Hash of the source that decides physical properties of a potential, beside its weights."""
+    return files.sha256_json([files.sha256(path) for path in sorted((PACKAGE / "physics").glob("*.py"))])
+
+
 def sources_of(paper: str) -> list[Path]:
     """A paper's model and experiment, the models and experiments these import, and the training code."""
     found, waiting = set(), [PACKAGE / folder / f"{paper}.py" for folder in ("models", "experiments")]

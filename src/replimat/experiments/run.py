@@ -11,21 +11,24 @@ from safetensors.torch import load_file, save_file
 
 from replimat import cards, files
 from replimat.errors import ExperimentError, ReplimatError
+from replimat.evaluation.regression import regression
 from replimat.experiments.base import AuthorWeights, Potential, prepared_key
 from replimat.experiments.catalogue import Planned
-from replimat.experiments.provenance import Stopwatch, code_sha256, hardware
+from replimat.experiments.provenance import Stopwatch, code_sha256, hardware, physics_sha256
 from replimat.experiments.recording import describe, finish, primary_metric, score
 from replimat.experiments.reductions import full_protocol
+from replimat.experiments.studying import measure, properties
 from replimat.records import predictions_path
 from replimat.representations import prepared
 from replimat.representations.arrays import test_values
 from replimat.sources import store
 from replimat.training.fit import finished, pick_device, predict, predict_with_forces, train
-from replimat.training.graphs import Graphs, graphs_of
+from replimat.training.graphs import Graphs, graphs_of, ragged_rows
 from replimat.training.scaling import FittedScaling, element_counts, fit_scaling, standardised
 from replimat.training.task import Diverged
 
 EVAL_BATCH = 256
+ATOMS_AT_ONCE = 1000  # whose forces are taken in one step: bounds memory where descriptors are large
 
 
 class Run:
@@ -37,8 +40,12 @@ class Run:
         self.folder = cards.project_root() / planned.folder
         arrays, self.metadata = prepared.load(cards.project_root() / planned.prepared, prepared_key(self.experiment))
         self.arrays = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        self.target = arrays[f"target.{self.experiment.target}"]  # [n], the target's unit
         self.counts = element_counts(arrays["numbers"].astype(np.int64), arrays["offsets"])  # [n, 119]
+        self.atoms = self.counts.sum(axis=1)  # [n]
+        per_atom = self.experiment.target == "energy_per_atom" and "forces" in self.experiment.data.per_atom
+        self.share = self.atoms if per_atom else np.ones(len(self.atoms))  # of the model's output in the target  [n]
+        self.target = arrays[f"target.{self.experiment.target}"] * self.share  # what the model gives  [n]
+        self.precision = torch.float64 if getattr(self.experiment, "double", False) else torch.float32
         part = arrays["part"]
         self.rows = {
             name: torch.from_numpy(np.flatnonzero(part == k)) for k, name in enumerate(("train", "val", "test"))
@@ -47,6 +54,7 @@ class Run:
         values = test_values(arrays, np.array(self.metadata["ids"]))
         self.test = {name: values[name] for name in self.targets}  # target -> ids, true values
         self.classes = self.experiment.task == "classification"
+        self.property_units: dict[str, str] = {}
         self.seeds = [0] if isinstance(self.experiment, AuthorWeights) else list(range(seeds or planned.settings.seeds))
 
     def fit(self) -> dict:
@@ -75,11 +83,14 @@ class Run:
     def _attempt(self, seed: int) -> dict[str, dict]:
         """The record of one seed for every target."""
         folder, watch = self._seed_folder(seed), Stopwatch()
-        said = {"seed": seed, "status": "ok", "reason": ""}
+        said = {"seed": seed, "status": "ok", "reason": "", "properties": {}}
         found = {name: {"metrics": {}, "evaluated": 0, "failed": 0} for name in self.targets}
         try:
             model, scaling, seconds = self._model(seed, folder)
-            found = self._score(seed, self._predict(model, scaling))
+            found = self._score(seed, self._predict(model, scaling, self.rows["test"]))
+            if isinstance(self.experiment, Potential):
+                self._score_training(model, scaling, found)
+            said |= self._study(model, scaling, seed)
         except Diverged as error:
             said |= {"status": "diverged", "reason": str(error)}
         except (ReplimatError, RuntimeError, ValueError) as error:
@@ -95,28 +106,31 @@ class Run:
         watch = Stopwatch()
         if isinstance(self.experiment, AuthorWeights):
             model, scaling = self.experiment.load(store.folder_of(self.experiment.weights), self.arrays)
-            return model, scaling, watch.read()["wall_seconds"]
+            return model.to(self.precision), scaling, watch.read()["wall_seconds"]
         torch.manual_seed(seed)
-        model = self.experiment.model(self.arrays)
+        model = self.experiment.model(self.arrays).to(self.precision)
         scaling, graphs = self._scaled()
         identity = self._identity(seed)
         stored = folder / "model.safetensors"
         if (seconds := _seconds_trained(stored, identity)) is not None:
             model.load_state_dict(load_file(stored))
             return model.eval(), scaling, seconds
-        model = train(
-            model,
-            graphs,
-            self.rows,
-            self.experiment.training,
-            folder,
-            seed=seed,
-            identity=identity,
-            scale=scaling.scale,
-            device=self.device,
-            deterministic=self.deterministic,
-            label=f"{self.planned.paper}/{self.planned.name} seed {seed}",
-        )
+        if self.experiment.training:
+            model = train(
+                model,
+                graphs,
+                self.rows,
+                self.experiment.training,
+                folder,
+                seed=seed,
+                identity=identity,
+                scale=scaling.scale,
+                device=self.device,
+                deterministic=self.deterministic,
+                label=f"{self.planned.paper}/{self.planned.name} seed {seed}",
+            )
+        else:
+            self.experiment.solve(model, graphs, self.rows, seed)
         seconds = watch.read()["wall_seconds"]
         with files.atomic(stored) as temporary:
             save_file(model.state_dict(), temporary, metadata={"identity": identity, "seconds": str(seconds)})
@@ -130,20 +144,21 @@ class Run:
             scaling = standardised(0.0, 1.0)
         else:
             scaling = fit_scaling(self.experiment.scaling, self.target[rows], self.counts[rows])
-        scaled = torch.from_numpy(scaling.forward(self.target, self.counts)).float()
+        scaled = torch.from_numpy(scaling.forward(self.target, self.counts)).to(self.precision)
         forces = None
         if isinstance(self.experiment, Potential):  # references do not depend on positions: forces are only scaled
-            forces = (self.arrays["atoms.forces"] / scaling.scale).float()
+            forces = (self.arrays["atoms.forces"] / scaling.scale).to(self.precision)
         return scaling, graphs_of(self.metadata["representation"], self.arrays, scaled, forces)
 
-    def _predict(self, model: torch.nn.Module, scaling: FittedScaling) -> dict[str, np.ndarray]:
-        """Predictions of the test rows by target, in the target's unit; for forces component by component."""
-        rows = self.rows["test"]
-        graphs = graphs_of(self.metadata["representation"], self.arrays, torch.from_numpy(self.target))
-        if isinstance(self.experiment, Potential):
-            found = predict_with_forces(model, graphs, rows, EVAL_BATCH, self.device)
-            energy = scaling.inverse(found["energy"], self.counts[rows])
-            return {"energy": energy, "forces": (found["forces"] * scaling.scale).ravel()}
+    def _predict(self, model: torch.nn.Module, scaling: FittedScaling, rows: torch.Tensor) -> dict[str, np.ndarray]:
+        """Predictions of the given rows by target, in the target's unit; for forces component by component."""
+        like = torch.from_numpy(self.target).to(self.precision)
+        graphs = graphs_of(self.metadata["representation"], self.arrays, like)
+        if "forces" in self.targets:
+            batch = int(np.clip(ATOMS_AT_ONCE // self.atoms.mean(), 1, EVAL_BATCH))
+            found = predict_with_forces(model, graphs, rows, batch, self.device)
+            energy = scaling.inverse(found["energy"], self.counts[rows]) / self.share[rows]
+            return {self.experiment.target: energy, "forces": (found["forces"] * scaling.scale).ravel()}
         output = predict(model, graphs, rows, EVAL_BATCH, self.device)
         prediction = np.exp(output[:, 1]) if self.classes else scaling.inverse(output, self.counts[rows])
         return {self.experiment.target: prediction}
@@ -157,12 +172,35 @@ class Run:
             found[name] = score(self.experiment.task, *self.test[name], predictions[name], path, thresholds)
         return found
 
+    def _score_training(self, model: torch.nn.Module, scaling: FittedScaling, found: dict[str, dict]) -> None:
+        """Add errors of the training rows, `train_mae` and `train_rmse`, to the metrics of every target."""
+        rows = self.rows["train"]
+        atoms, _ = ragged_rows(self.arrays["offsets"].long(), rows)
+        true = {self.experiment.target: self.target[rows] / self.share[rows]}
+        true["forces"] = self.arrays["atoms.forces"][atoms].numpy().ravel()
+        for name, prediction in self._predict(model, scaling, rows).items():
+            scores = regression(true[name], prediction)
+            found[name]["metrics"] |= {f"train_{metric}": scores[metric] for metric in ("mae", "rmse")}
+
+    def _study(self, model: torch.nn.Module, scaling: FittedScaling, seed: int) -> dict:
+        """Physical properties that the experiment asks for, as a seed's record has them."""
+        studies = getattr(self.experiment, "studies", {})
+        if not studies:
+            return {}
+        from replimat.physics.calculator import ModelCalculator
+
+        calculator, folder = ModelCalculator(model.cpu(), scaling), self._seed_folder(seed) / "physics"
+        identity = files.sha256_json([self._identity(seed), physics_sha256()])
+        values, self.property_units = properties(measure(studies, calculator, folder, identity))
+        return {"properties": values}
+
     def _identity(self, seed: int) -> str:
         """Hash of everything that decides the weights of a seed: finished or half-trained weights of another are not
         taken.
         """
         settings = self.planned.settings.model_dump(include={"n_train", "n_val", "n_test", "model"})
-        training = asdict(self.experiment.training) | asdict(self.experiment.scaling)
+        recipe = getattr(self.experiment, "training", None)
+        training = asdict(recipe) | asdict(self.experiment.scaling) if recipe else {}
         code = code_sha256(self.planned.paper)
         return files.sha256_json(
             [prepared_key(self.experiment), self.experiment.target, settings, training, code, seed]
@@ -184,6 +222,7 @@ class Run:
             "deterministic": not trained,
             "leakage": self.metadata["leakage"],
             "hardware": hardware(self.device),
+            "property_units": self.property_units,
             "warnings": self.metadata["warnings"],
         }
         made_from = {name: self.metadata[name] for name in ("data_sha256", "split_sha256")}

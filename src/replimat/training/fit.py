@@ -36,7 +36,8 @@ def train(
     deterministic: bool = True,
     label: str = "",
 ) -> nn.Module:
-    """Train `model` in place on rows["train"], choosing weights on rows["val"]; returns it in evaluation mode.
+    """Train `model` in place on rows["train"], choosing weights on rows["val"] (rows["train"] where a protocol keeps no
+    validation rows); returns it in evaluation mode.
 
     A checkpoint of every epoch lies in folder/checkpoints until `finished` is called; a later call with the same
     `identity` (hash of everything that decides the result) continues from it and ends with the weights of an unbroken
@@ -68,7 +69,7 @@ def train(
         trainer.fit(
             task,
             train_loader(graphs, rows["train"], settings.batch_size, seed),
-            eval_loader(graphs, rows["val"], settings.batch_size),
+            eval_loader(graphs, rows["val"] if len(rows["val"]) else rows["train"], settings.batch_size),
             ckpt_path=resume if resume.exists() else None,
             weights_only=False,  # our own checkpoint: it holds the log and the optimiser
         )

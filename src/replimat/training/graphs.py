@@ -23,6 +23,7 @@ class Graphs(Dataset):
     """Graphs of a prepared file with one target each.
 
     arrays: the prepared arrays; target [n], already scaled; forces [N, 3], scaled alike, where they are learned too.
+    Inputs are given in the precision of the target.
     Indexing with a list of rows gives (model inputs, targets [B]), or with forces (model inputs, {"energy": [B],
     "forces": [atoms of the batch, 3]}).
     """
@@ -59,7 +60,10 @@ class CrystalGraphs(Graphs):
 
     def edges(self, rows, atoms, batch, first):
         local = self.arrays["neighbour_index"][atoms].long()
-        return {"neighbours": local + first[batch][:, None], "distance": self.arrays["distance"][atoms].float()}
+        return {
+            "neighbours": local + first[batch][:, None],
+            "distance": self.arrays["distance"][atoms].to(self.target.dtype),
+        }
 
 
 class CutoffGraphs(Graphs):
@@ -77,13 +81,13 @@ class CutoffGraphs(Graphs):
             torch.arange(len(rows)), counts, output_size=len(picked)
         )  # graph of each edge  [E]
         edges = {
-            "pos": self.arrays["positions"][atoms].float(),
+            "pos": self.arrays["positions"][atoms].to(self.target.dtype),
             "edge_index": self.arrays["edge_index"][:, picked].long() + first[graph],
         }
         if "shift" in self.arrays:
             cells = self.arrays["cells"][rows].double()  # [B, 3, 3]
             shift = self.arrays["shift"][picked].double()
-            edges["offset"] = torch.einsum("ei,eij->ej", shift, cells[graph]).float()  # [E, 3]
+            edges["offset"] = torch.einsum("ei,eij->ej", shift, cells[graph]).to(self.target.dtype)  # [E, 3]
         return edges
 
 
