@@ -28,6 +28,7 @@ from replimat.training.scaling import FittedScaling, element_counts, fit_scaling
 from replimat.training.task import Diverged
 
 EVAL_BATCH = 256
+ERRORS = ("mae", "rmse")  # that a potential is also asked for on training rows, and on test rows without a twin
 ATOMS_AT_ONCE = 1000  # whose forces are taken in one step: bounds memory where descriptors are large
 
 
@@ -170,7 +171,19 @@ class Run:
             path = predictions_path(self.folder, seed, "" if name == self.experiment.target else name)
             thresholds = self.experiment.thresholds
             found[name] = score(self.experiment.task, *self.test[name], predictions[name], path, thresholds)
+            if self.metadata["twins"] and "forces" in self.targets:
+                found[name]["metrics"] |= self._score_unseen(name, predictions[name])
         return found
+
+    def _score_unseen(self, name: str, prediction: np.ndarray) -> dict[str, float]:
+        """Errors of the test rows without a twin in training, `unseen_mae` and `unseen_rmse`."""
+        ids, true = self.test[name]
+        rows = np.char.partition(ids.astype(str), ":")[:, 0]  # components of forces are called <id>:<atom>:<axis>
+        unseen = ~np.isin(rows, self.metadata["twins"])
+        if not unseen.any():
+            return {}
+        scores = regression(true[unseen], prediction[unseen])
+        return {f"unseen_{metric}": scores[metric] for metric in ERRORS}
 
     def _score_training(self, model: torch.nn.Module, scaling: FittedScaling, found: dict[str, dict]) -> None:
         """Add errors of the training rows, `train_mae` and `train_rmse`, to the metrics of every target."""
@@ -180,7 +193,7 @@ class Run:
         true["forces"] = self.arrays["atoms.forces"][atoms].numpy().ravel()
         for name, prediction in self._predict(model, scaling, rows).items():
             scores = regression(true[name], prediction)
-            found[name]["metrics"] |= {f"train_{metric}": scores[metric] for metric in ("mae", "rmse")}
+            found[name]["metrics"] |= {f"train_{metric}": scores[metric] for metric in ERRORS}
 
     def _study(self, model: torch.nn.Module, scaling: FittedScaling, seed: int) -> dict:
         """Physical properties that the experiment asks for, as a seed's record has them."""

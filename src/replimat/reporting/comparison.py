@@ -48,7 +48,10 @@ def compare_paper(key: str, scale: str, runs_dir: str | Path, results_dir: str |
     folder = Path(results_dir) / scale / "papers" / key
     write_tables(folder, rows, title=f"{card.title} ({key}), {scale} scale")
     files.write_json(folder / "metrics.json", {"paper": key, "scale": scale} | summary(rows) | {"ours": _ours(rows)})
-    _draw(folder / "figures", outcomes, {claim.claim_id: claim for claim in claims})
+    drawn = _draw(folder / "figures", outcomes, {claim.claim_id: claim for claim in claims})
+    drawn |= _potentials(folder, outcomes, claims)
+    for stale in set((folder / "figures").glob("*.png")) - drawn:
+        stale.unlink()
     return folder
 
 
@@ -258,8 +261,8 @@ def _ours(rows: list[dict]) -> dict:
     return values
 
 
-def _draw(folder: Path, outcomes: list[Outcome], claims: dict[str, Claim]) -> None:
-    """Figures of the experiments that have predictions; those of earlier runs are removed."""
+def _draw(folder: Path, outcomes: list[Outcome], claims: dict[str, Claim]) -> set[Path]:
+    """Figures of the experiments that have predictions."""
     drawn = set()
     for one in outcomes:
         if one.run and any(found is not None for found in one.predictions.values()):
@@ -267,5 +270,13 @@ def _draw(folder: Path, outcomes: list[Outcome], claims: dict[str, Claim]) -> No
 
             reported = [claims[claim] for claim in one.claims]
             drawn |= draw_experiment(folder, one.run, one.predictions, one.folder, reported)
-    for stale in set(folder.glob("*.png")) - drawn:
-        stale.unlink()
+    return drawn
+
+
+def _potentials(folder: Path, outcomes: list[Outcome], claims: tuple[Claim, ...]) -> set[Path]:
+    """Tables and figures of potentials whose physical properties were measured; returns the figures."""
+    if not any(seed.properties for one in outcomes if one.run for seed in one.run.seeds):
+        return set()
+    from replimat.reporting.potentials import write_potentials
+
+    return write_potentials(folder, outcomes, claims)

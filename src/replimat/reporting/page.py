@@ -35,7 +35,12 @@ MEANING = {
     "FAILED": "Crashed, not a number, caught by a check of the record, or not better than a trivial baseline.",
     "NOT ATTEMPTED": "Nothing was run; the reason is given.",
 }
-FIGURES = {"parity": "Predicted against true", "learning": "Learning curves"}
+FIGURES = {
+    "cost": "Accuracy against cost",
+    "physics": "Physics of the potentials",
+    "parity": "Predicted against true",
+    "learning": "Learning curves",
+}
 WEIGHED = ("REPRODUCED", "BETTER", "CONSISTENT", "INCONCLUSIVE", "WORSE")  # verdicts the margin decides
 SCALES = {
     "smoke": "Smoke scale runs all steps on a few dozen samples for seconds. Its numbers only show that the code runs.",
@@ -133,6 +138,7 @@ def _paper(card: PaperCard, rows: list[dict], scale: str, runs_dir: Path, folder
         "absent": absent,
         "bar": [(name, counted[name], COLOUR[name]) for name in VERDICTS if counted[name]],
         "counted": sum(counted.values()),
+        "potentials": _potentials(folder / "papers" / card.key / "potentials.csv"),
         "figures": _figures(folder / "papers" / card.key / "figures"),
         "records": [_record(run, rows) for run in runs.values() if run],
     }
@@ -156,6 +162,13 @@ def _row(row: dict) -> dict:
         "released": RELEASED.get(row["kind"]),
         "weighed": row["verdict"] in WEIGHED,
     }
+
+
+def _potentials(path: Path) -> list[dict]:
+    """Tables of potentials beside each other, one per material."""
+    from replimat.reporting.potentials import pivot
+
+    return pivot(read_table(path)) if path.is_file() else []
 
 
 def _figures(folder: Path) -> dict[str, list[dict]]:
