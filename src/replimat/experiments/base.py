@@ -64,7 +64,7 @@ class Potential:
     """Fit energies and forces together, predict both for the test rows. The forces are the model's gradient.
 
     model: prepared arrays -> torch module whose output is a total energy and whose input `pos` it can be derived by;
-    training: by gradient descent, or solve: (module, graphs, rows by part, seed) -> None, which fits it in place;
+    training: by gradient descent, or solve: (module, graphs, training rows, seed) -> None, which fits it in place;
     target: "energy", or "energy_per_atom" where cells differ in size; double: compute in double precision;
     studies: physical properties by name, measured with the fitted model as an ASE calculator.
     """

@@ -89,7 +89,7 @@ class Run:
         try:
             model, scaling, seconds = self._model(seed, folder)
             found = self._score(seed, self._predict(model, scaling, self.rows["test"]))
-            if isinstance(self.experiment, Potential):
+            if "forces" in self.targets:
                 self._score_training(model, scaling, found)
             said |= self._study(model, scaling, seed)
         except Diverged as error:
@@ -131,7 +131,7 @@ class Run:
                 label=f"{self.planned.paper}/{self.planned.name} seed {seed}",
             )
         else:
-            self.experiment.solve(model, graphs, self.rows, seed)
+            self.experiment.solve(model, graphs, self.rows["train"], seed)
         seconds = watch.read()["wall_seconds"]
         with files.atomic(stored) as temporary:
             save_file(model.state_dict(), temporary, metadata={"identity": identity, "seconds": str(seconds)})

@@ -8,6 +8,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +153,10 @@ def pivot(table: list[dict]) -> list[dict]:
         keys = sorted({row["potential"] for row in own}, key=lambda key: (*NAMES, key).index(key))
         by_place = {(row["quantity"], row["potential"]): row for row in own}
         lines = []
-        for quantity, unit in dict.fromkeys((row["quantity"], row["unit"]) for row in own):
+        order = [f"{what} {metric}" for what in ("energy", "forces") for metric in ERRORS]  # then as they were measured
+        quantities = dict.fromkeys((row["quantity"], row["unit"]) for row in own)
+        place = lambda pair: order.index(pair[0]) if pair[0] in order else len(order)  # noqa: E731
+        for quantity, unit in sorted(quantities, key=place):
             cells = [_value(by_place.get((quantity, key))) for key in keys]
             beside = next((row for row in own if row["quantity"] == quantity and row["reference"]), None)
             lines.append(
@@ -285,7 +289,7 @@ def _curves(one: Outcome) -> dict[str, dict]:
 
 @dataclass(frozen=True)
 class Panel:
-    """One kind of curve: which study has it, its axes, and how its points come out of the study's curves."""
+    """One kind of curve: the study that has it, its axes, and the places of its points among the study's curves."""
 
     study: str
     title: str
@@ -297,14 +301,14 @@ class Panel:
     from_least: bool = False
 
     def points(self, curves: dict) -> tuple[np.ndarray, np.ndarray]:
-        x, y = np.array(curves[self.x], dtype=float), np.array(curves[self.y], dtype=float)
+        x, y = (np.array(reduce(dict.__getitem__, place.split("."), curves), float) for place in (self.x, self.y))
         return x, y - y.min() if self.from_least else y
 
 
 PANELS = (
     Panel(
         "equation_of_state",
-        "equation of state",
+        "Equation of state",
         "volume (Å³/atom)",
         "energy (eV/atom)",
         "volumes",
@@ -312,4 +316,8 @@ PANELS = (
         "o",
         True,
     ),
+    Panel("vacancy", "Vacancy migration", "path (Å)", "energy (eV)", "path", "energies", "o"),
+    Panel("stacking_fault", "Slip", "slip (Å)", "energy (mJ/m²)", "slip", "gamma", "o"),
+    Panel("phonons", "Phonon density of states", "frequency (THz)", "states (1/THz)", "dos.frequency", "dos.density"),
+    Panel("solid", "Pair distribution in dynamics", "distance (Å)", "g(r)", "distribution.r", "distribution.g"),
 )

@@ -1,0 +1,148 @@
+"""Zuo et al.: GAP, MTP, NNP, SNAP and qSNAP for six elements, fitted to the same frames, and the physics of each; the
+SNAP and qSNAP that the authors released besides.
+"""
+
+from functools import partial
+
+from replimat.cards import ExperimentCard, ScaleSettings
+from replimat.datasets.mlearn import SPLIT
+from replimat.experiments.base import AuthorWeights, Potential, Studies
+from replimat.experiments.shared import selection
+from replimat.representations.cutoff_graph import CutoffGraph
+from replimat.training.settings import Scaling
+
+REACH = 5.61  # angstrom: the longest cutoff of all, so that the potentials of an element share one prepared file
+CRYSTALS = {  # lattice, lattice constant in angstrom where relaxations start, melting point in K
+    "ni": ("fcc", 3.51, 1728),
+    "cu": ("fcc", 3.62, 1358),
+    "li": ("bcc", 3.43, 454),
+    "mo": ("bcc", 3.17, 2896),
+    "si": ("diamond", 5.47, 1687),
+    "ge": ("diamond", 5.76, 1211),
+}
+SNAP = {"ni": (4.1, 8), "cu": (4.1, 8), "li": (5.1, 8), "mo": (4.6, 6), "si": (4.9, 8), "ge": (5.5, 8)}
+QSNAP = {"ni": (3.8, 6), "cu": (3.9, 6), "li": (5.1, 6), "mo": (5.2, 6), "si": (4.8, 8), "ge": (4.9, 6)}
+
+
+def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Potential | AuthorWeights:
+    element, kind = card.dataset.removeprefix("mlearn_"), settings.model["potential"]
+    shared = {
+        "data": selection(card, settings, per_atom=("forces",), split=SPLIT),
+        "representation": CutoffGraph(cutoff=REACH),
+        "double": True,
+        "studies": studies(element, scale),
+    }
+    if card.weights:
+        load = partial(official, element=element, quadratic=kind == "qsnap")
+        return AuthorWeights(target=card.target, load=load, weights=card.weights, **shared)
+    model, solve = POTENTIALS[kind](element, settings)
+    return Potential(target=card.target, model=model, solve=solve, scaling=Scaling(references="none"), **shared)
+
+
+def official(folder, arrays, element: str, quadratic: bool):
+    """The authors' SNAP or qSNAP; its energies are whole, so nothing is scaled."""
+    from replimat.models.snap import read_snap
+    from replimat.training.scaling import standardised
+
+    return read_snap(folder, element.capitalize(), quadratic), standardised(0.0, 1.0)
+
+
+# ------------------------------------------------------------- potentials: (element, settings) -> (model, solve)
+
+
+def snap(element: str, settings: ScaleSettings, table: dict = SNAP, quadratic: bool = False):
+    def model(arrays):
+        from replimat.models.snap import Snap
+
+        return Snap(*table[element], quadratic=quadratic, atomic_number=int(arrays["numbers"][0]))
+
+    def solve(model, graphs, rows, seed):
+        from replimat.training.least_squares import least_squares
+
+        least_squares(model, graphs, rows, {"energy": settings.model["energy_weight"], "forces": 1.0})
+
+    return model, solve
+
+
+def mtp(element: str, settings: ScaleSettings):
+    def model(arrays):
+        from replimat.models.mtp import Mtp
+
+        return Mtp(MTP_CUTOFF[element], settings.model["level"], element=int(arrays["numbers"][0]))
+
+    def solve(model, graphs, rows, seed):
+        from replimat.training import lbfgs
+
+        lbfgs.solve(model, graphs, rows, seed, settings.model["iterations"])
+
+    return model, solve
+
+
+POTENTIALS = {
+    "snap": snap,
+    "qsnap": partial(snap, table=QSNAP, quadratic=True),
+    "mtp": mtp,
+}
+
+
+# ---------------------------------------------------------------- physics
+
+
+def studies(element: str, scale: str) -> Studies:
+    """The paper's property calculators, and what else a potential is good for; smaller below paper scale."""
+    return {name: _study(name, element, settings) for name, settings in PHYSICS[scale].items()}
+
+
+PHYSICS = {
+    "smoke": {"cost": {"times": 1}, "lattice": {}},
+    "laptop": {
+        "cost": {},
+        "lattice": {},
+        "elasticity": {},
+        "equation_of_state": {},
+        "polymorphs": {},
+        "phonons": {"minimum_edge": 8.0},
+        "vacancy": {"repeats": 2, "images": 5, "fmax": 0.02, "fmax_path": 0.05},
+        "surfaces": {"thickness": 12.0, "fmax": 0.02},
+        "stacking_fault": {"points": 5, "thickness": 14.0, "fmax": 0.02},
+        "solid": {"repeats": 2, "equilibration_ps": 0.2, "sampling_ps": 0.4, "conservation_ps": 0.2},
+    },
+    "paper": {
+        "cost": {},
+        "lattice": {},
+        "elasticity": {},
+        "equation_of_state": {},
+        "polymorphs": {},
+        "phonons": {},
+        "vacancy": {},
+        "surfaces": {},
+        "stacking_fault": {},
+        "solid": {"equilibration_ps": 2.0, "sampling_ps": 8.0, "conservation_ps": 2.0},
+    },
+}
+
+
+def _study(name: str, element: str, settings: dict):
+    """ASE calculator -> Found; ase and the study are imported when it is called."""
+
+    def study(calculator):
+        from replimat.physics import cost, dynamics, elasticity, equation_of_state, phonons
+        from replimat.physics import polymorphs, relaxation, stacking, surfaces, vacancy
+        from replimat.physics.crystals import Crystal
+
+        lattice, a, _ = CRYSTALS[element]
+        functions = {
+            "cost": cost.cost,
+            "lattice": relaxation.lattice_constant,
+            "elasticity": elasticity.elasticity,
+            "equation_of_state": equation_of_state.equation_of_state,
+            "polymorphs": polymorphs.polymorphs,
+            "phonons": phonons.phonons,
+            "vacancy": vacancy.vacancy,
+            "surfaces": surfaces.surfaces,
+            "stacking_fault": stacking.stacking_fault,
+            "solid": dynamics.solid,
+        }
+        return functions[name](calculator, Crystal(element.capitalize(), lattice, a), **settings)
+
+    return study
