@@ -17,7 +17,7 @@ def reductions(planned: Planned) -> list[str]:
     ours, paper = planned.settings, planned.card.at("paper")
     if planned.card.origin != "paper":
         found.append(f"{planned.card.origin} data ({planned.card.dataset})")
-    n_train = published_n_train(planned)
+    n_train = published_n_train(planned) or (paper.n_train if paper else None)
     trained = not (planned.card.weights or planned.card.predictions)
     if n_train and trained and ours.n_train != n_train:
         found.append(f"{ours.n_train:,} training rows instead of {n_train:,}")

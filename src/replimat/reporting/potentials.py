@@ -153,10 +153,8 @@ def pivot(table: list[dict]) -> list[dict]:
         keys = sorted({row["potential"] for row in own}, key=lambda key: (*NAMES, key).index(key))
         by_place = {(row["quantity"], row["potential"]): row for row in own}
         lines = []
-        order = [f"{what} {metric}" for what in ("energy", "forces") for metric in ERRORS]  # then as they were measured
         quantities = dict.fromkeys((row["quantity"], row["unit"]) for row in own)
-        place = lambda pair: order.index(pair[0]) if pair[0] in order else len(order)  # noqa: E731
-        for quantity, unit in sorted(quantities, key=place):
+        for quantity, unit in sorted(quantities, key=_place):
             cells = [_value(by_place.get((quantity, key))) for key in keys]
             beside = next((row for row in own if row["quantity"] == quantity and row["reference"]), None)
             lines.append(
@@ -170,6 +168,12 @@ def pivot(table: list[dict]) -> list[dict]:
             )
         found.append({"material": material, "potentials": [NAMES.get(key, key) for key in keys], "lines": lines})
     return found
+
+
+def _place(pair: tuple[str, str]) -> int:
+    """Errors first, in the order of ERRORS, then what else there is as it was measured."""
+    order = [f"{what} {metric}" for what in ("energy", "forces") for metric in ERRORS]
+    return order.index(pair[0]) if pair[0] in order else len(order)
 
 
 def label(quantity: str) -> str:
