@@ -93,7 +93,8 @@ def studies(element: str, scale: str) -> Studies:
     return {name: _study(name, element, settings) for name, settings in PHYSICS[scale].items()}
 
 
-PHYSICS = {
+SMALL = {"fcc": 2, "bcc": 3, "diamond": 2}  # conventional cells along each axis below paper scale
+PHYSICS = {  # study -> its settings, or a setting by lattice
     "smoke": {"cost": {"times": 1}, "lattice": {}},
     "laptop": {
         "cost": {},
@@ -102,10 +103,10 @@ PHYSICS = {
         "equation_of_state": {},
         "polymorphs": {},
         "phonons": {"minimum_edge": 8.0},
-        "vacancy": {"repeats": 2, "images": 5, "fmax": 0.02, "fmax_path": 0.05},
+        "vacancy": {"repeats": SMALL, "images": 5, "fmax": 0.02, "fmax_path": 0.05},
         "surfaces": {"thickness": 12.0, "fmax": 0.02},
         "stacking_fault": {"points": 5, "thickness": 14.0, "fmax": 0.02},
-        "solid": {"repeats": 2, "equilibration_ps": 0.2, "sampling_ps": 0.4, "conservation_ps": 0.2},
+        "solid": {"repeats": SMALL, "equilibration_ps": 0.4, "sampling_ps": 0.4, "conservation_ps": 0.2},
     },
     "paper": {
         "cost": {},
@@ -143,6 +144,7 @@ def _study(name: str, element: str, settings: dict):
             "stacking_fault": stacking.stacking_fault,
             "solid": dynamics.solid,
         }
-        return functions[name](calculator, Crystal(element.capitalize(), lattice, a), **settings)
+        own = {key: value[lattice] if isinstance(value, dict) else value for key, value in settings.items()}
+        return functions[name](calculator, Crystal(element.capitalize(), lattice, a), **own)
 
     return study
