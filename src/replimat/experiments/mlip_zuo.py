@@ -24,6 +24,18 @@ SNAP = {"ni": (4.1, 8), "cu": (4.1, 8), "li": (5.1, 8), "mo": (4.6, 6), "si": (4
 QSNAP = {"ni": (3.8, 6), "cu": (3.9, 6), "li": (5.1, 6), "mo": (5.2, 6), "si": (4.8, 8), "ge": (4.9, 6)}
 
 
+MTP = {"ni": 4.1, "cu": 4.1, "li": 5.1, "mo": 5.0, "si": 5.0, "ge": 5.4}  # not found in the paper
+SHORT, LONG = (0.01, 0.02, 0.05), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # eta, 1/bohr^2
+NNP = {  # cutoff in angstrom, eta of both kinds of functions, shifts in angstrom, zeta, hidden nodes
+    "ni": (3.9, SHORT, (0,), (1, 2, 4, 16), (24, 24)),
+    "cu": (4.1, SHORT, (3,), (1, 2, 4, 16), (8, 8)),
+    "li": (5.2, LONG, (0, 1, 2, 3, 4), (1, 2, 4, 16), (24, 24)),
+    "mo": (5.2, SHORT, (0, 1, 2, 3, 4), (1, 2, 4, 16), (16, 16)),
+    "si": (5.5, SHORT, (4,), (1, 2, 4, 16), (24, 24)),
+    "ge": (5.6, LONG, (4,), (1,), (24, 24)),
+}
+
+
 def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Potential | AuthorWeights:
     element, kind = card.dataset.removeprefix("mlearn_"), settings.model["potential"]
     shared = {
@@ -68,12 +80,33 @@ def mtp(element: str, settings: ScaleSettings):
     def model(arrays):
         from replimat.models.mtp import Mtp
 
-        return Mtp(MTP_CUTOFF[element], settings.model["level"], element=int(arrays["numbers"][0]))
+        return Mtp(MTP[element], settings.model["level"], element=int(arrays["numbers"][0]))
 
     def solve(model, graphs, rows, seed):
         from replimat.training import lbfgs
 
-        lbfgs.solve(model, graphs, rows, seed, settings.model["iterations"])
+        lbfgs.solve(model, graphs, rows, seed, settings.model["iterations"], search=settings.model["search_frames"])
+
+    return model, solve
+
+
+def nnp(element: str, settings: ScaleSettings):
+    def model(arrays):
+        from ase.units import Bohr
+
+        from replimat.models.nnp import Nnp
+
+        cutoff, etas, shifts, zetas, hidden = NNP[element]
+        etas = [eta / Bohr**2 for eta in etas]
+        radial = [(eta, shift) for eta in etas for shift in shifts]
+        angular = [(eta, sign, zeta) for eta in etas for sign in (-1, 1) for zeta in zetas]
+        return Nnp(cutoff, radial, angular, hidden, number=int(arrays["numbers"][0]))
+
+    def solve(model, graphs, rows, seed):
+        from replimat.training.from_functions import fit_network
+
+        weights = {"energy": settings.model["energy_weight"], "forces": 1.0}
+        fit_network(model, graphs, rows, seed, epochs=settings.epochs, weights=weights, lr=settings.lr)
 
     return model, solve
 
@@ -82,6 +115,7 @@ POTENTIALS = {
     "snap": snap,
     "qsnap": partial(snap, table=QSNAP, quadratic=True),
     "mtp": mtp,
+    "nnp": nnp,
 }
 
 
@@ -127,8 +161,18 @@ def _study(name: str, element: str, settings: dict):
     """ASE calculator -> Found; ase and the study are imported when it is called."""
 
     def study(calculator):
-        from replimat.physics import cost, dynamics, elasticity, equation_of_state, phonons
-        from replimat.physics import polymorphs, relaxation, stacking, surfaces, vacancy
+        from replimat.physics import (
+            cost,
+            dynamics,
+            elasticity,
+            equation_of_state,
+            phonons,
+            polymorphs,
+            relaxation,
+            stacking,
+            surfaces,
+            vacancy,
+        )
         from replimat.physics.crystals import Crystal
 
         lattice, a, _ = CRYSTALS[element]

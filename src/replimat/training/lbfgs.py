@@ -16,7 +16,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from replimat.errors import ReplimatError
@@ -38,17 +37,20 @@ def solve(
     iterations: int = 30,
     weights: dict[str, float] = WEIGHTS,
     batch: int = BATCH,
+    search: int = 0,
 ) -> None:
     """Fit all parameters of a `LinearPotential` that has `start(seed)`, in place; iterations: of the search for those
-    it is not linear in (0: least squares at the starting point alone).
+    it is not linear in (0: least squares at the starting point alone); search: how many of the rows, drawn by the seed,
+    that search looks at (0: all). The linear parameters are solved for on all rows at the end.
 
     Raises ReplimatError when an energy or a force is not finite.
     """
     model.start(seed)
-    project = lambda: least_squares(model, graphs, rows, weights, batch)  # noqa: E731
+    some = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[: search or None]]
+    project = lambda: least_squares(model, graphs, some, weights, batch)  # noqa: E731
     searched = [p for p in model.parameters() if p is not model.coefficients]
-    lbfgs(model, graphs, rows, weights, iterations, searched, project, batch)
-    project()
+    lbfgs(model, graphs, some, weights, iterations, searched, project, batch)
+    least_squares(model, graphs, rows, weights, batch)
 
 
 def lbfgs(
@@ -65,6 +67,8 @@ def lbfgs(
 
     project: called before every evaluation; it may set parameters that are not searched for to where L has no gradient.
     """
+    from scipy.optimize import minimize
+
     parameters = list(model.parameters()) if parameters is None else parameters
     best: tuple[float, np.ndarray] = (np.inf, _flat(parameters))
     steps, unit = 0, 0.0  # unit: L at the start; the limits of minimize() are meant for functions of order one
