@@ -24,6 +24,14 @@ SNAP = {"ni": (4.1, 8), "cu": (4.1, 8), "li": (5.1, 8), "mo": (4.6, 6), "si": (4
 QSNAP = {"ni": (3.8, 6), "cu": (3.9, 6), "li": (5.1, 6), "mo": (5.2, 6), "si": (4.8, 8), "ge": (4.9, 6)}
 
 
+GAP = {  # cutoff in angstrom, energy of an atom in eV
+    "ni": (3.9, -0.97),
+    "cu": (4.1, -0.65),
+    "li": (4.8, -0.21),
+    "mo": (5.2, -4.04),
+    "si": (5.4, -0.79),
+    "ge": (5.4, -0.79),
+}
 MTP = {"ni": 4.1, "cu": 4.1, "li": 5.1, "mo": 5.0, "si": 5.0, "ge": 5.4}  # not found in the paper
 SHORT, LONG = (0.01, 0.02, 0.05), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # eta, 1/bohr^2
 NNP = {  # cutoff in angstrom, eta of both kinds of functions, shifts in angstrom, zeta, hidden nodes
@@ -45,18 +53,21 @@ def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Potentia
         "studies": studies(element, scale),
     }
     if card.weights:
-        load = partial(official, element=element, quadratic=kind == "qsnap")
+        load = partial(official, element=element, kind=kind)
         return AuthorWeights(target=card.target, load=load, weights=card.weights, **shared)
     model, solve = POTENTIALS[kind](element, settings)
     return Potential(target=card.target, model=model, solve=solve, scaling=Scaling(references="none"), **shared)
 
 
-def official(folder, arrays, element: str, quadratic: bool):
-    """The authors' SNAP or qSNAP; its energies are whole, so nothing is scaled."""
+def official(folder, arrays, element: str, kind: str):
+    """The authors' SNAP, qSNAP or network; their energies are whole, so nothing is scaled."""
+    from replimat.models.nnp import read_n2p2
     from replimat.models.snap import read_snap
     from replimat.training.scaling import standardised
 
-    return read_snap(folder, element.capitalize(), quadratic), standardised(0.0, 1.0)
+    symbol = element.capitalize()
+    model = read_n2p2(folder / symbol / "nnp") if kind == "nnp" else read_snap(folder, symbol, kind == "qsnap")
+    return model, standardised(0.0, 1.0)
 
 
 # ------------------------------------------------------------- potentials: (element, settings) -> (model, solve)
@@ -72,6 +83,21 @@ def snap(element: str, settings: ScaleSettings, table: dict = SNAP, quadratic: b
         from replimat.training.least_squares import least_squares
 
         least_squares(model, graphs, rows, {"energy": settings.model["energy_weight"], "forces": 1.0})
+
+    return model, solve
+
+
+def gap(element: str, settings: ScaleSettings):
+    def model(arrays):
+        from replimat.models.gap import Gap
+
+        cutoff, e0 = GAP[element]
+        return Gap(int(arrays["numbers"][0]), cutoff, settings.model["n_sparse"], e0=e0)
+
+    def solve(model, graphs, rows, seed):
+        from replimat.training import gap
+
+        gap.solve(model, graphs, rows, seed)
 
     return model, solve
 
@@ -114,6 +140,7 @@ def nnp(element: str, settings: ScaleSettings):
 POTENTIALS = {
     "snap": snap,
     "qsnap": partial(snap, table=QSNAP, quadratic=True),
+    "gap": gap,
     "mtp": mtp,
     "nnp": nnp,
 }
@@ -152,7 +179,7 @@ PHYSICS = {  # study -> its settings, or a setting by lattice
         "vacancy": {},
         "surfaces": {},
         "stacking_fault": {},
-        "solid": {"equilibration_ps": 2.0, "sampling_ps": 8.0, "conservation_ps": 2.0},
+        "solid": {"equilibration_ps": 0.4, "sampling_ps": 0.8, "conservation_ps": 0.3},
     },
 }
 

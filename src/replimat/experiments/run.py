@@ -196,9 +196,11 @@ class Run:
             found[name]["metrics"] |= {f"train_{metric}": scores[metric] for metric in ERRORS}
 
     def _study(self, model: torch.nn.Module, scaling: FittedScaling, seed: int) -> dict:
-        """Physical properties that the experiment asks for, as a seed's record has them."""
+        """Physical properties that the experiment asks for, as a seed's record has them; of the first seed alone, for
+        they cost more than the fit.
+        """
         studies = getattr(self.experiment, "studies", {})
-        if not studies:
+        if not studies or seed != self.seeds[0]:
             return {}
         from replimat.physics.calculator import ModelCalculator
 

@@ -29,6 +29,7 @@ NAMES = {
     "gap": "GAP",
     "mtp": "MTP",
     "nnp": "NNP",
+    "nnp-official": "NNP, released",
 }
 ERRORS = ("rmse", "train_rmse", "mae", "train_mae", "unseen_rmse")
 FACTORS = {"eV/atom": ("meV/atom", 1e3), "eV/angstrom": ("meV/angstrom", 1e3)}  # errors as people print them
@@ -42,9 +43,8 @@ REFERENCES = {  # property -> the target of the DFT value that stands beside it
     "vacancy_migration_energy": "vacancy migration energy",
     "vacancy_diffusion_barrier": "vacancy diffusion barrier",
 }
-COLOURS = dict(zip(NAMES, (BLACK, GREY, BLUE, SKY, GREEN, ORANGE, VERMILION), strict=True))
-MARKS = dict(zip(NAMES, "sDoP^vX", strict=True))
-OTHER = PURPLE
+COLOURS = dict(zip(NAMES, (BLACK, GREY, BLUE, SKY, GREEN, ORANGE, VERMILION, PURPLE), strict=True))
+MARKS = dict(zip(NAMES, "sDoP^vX*", strict=True))
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def draw_cost(path: Path, table: list[dict]) -> Path | None:
         for panel, material in zip(axes.flat, materials, strict=False):
             for key in [key for name, key in points if name == material]:
                 cost, error = points[material, key]
-                style = {"color": COLOURS.get(key, OTHER), "marker": MARKS.get(key, "o"), "markersize": 8}
+                style = {"color": COLOURS[key], "marker": MARKS[key], "markersize": 8}
                 panel.plot(cost, error, linestyle="", label=NAMES.get(key, key), **style)
             panel.set(xscale="log", title=material)
             panel.set_ylim(bottom=0)
@@ -264,7 +264,7 @@ def _draw_physics(folder: Path, material: str, runs: list[Outcome]) -> set[Path]
                 if panel.study in found:
                     x, y = panel.points(found[panel.study])
                     style = {
-                        "color": COLOURS.get(key, OTHER),
+                        "color": COLOURS[key],
                         "linewidth": 1.4,
                         "marker": panel.marker,
                         "markersize": 3.5,

@@ -24,7 +24,7 @@ def solve(
     """Choose the model's sparse points among the atoms of the given rows and set its coefficients, in place.
 
     graphs: with total energies (eV) and forces. The noise of a total energy grows with the root of the number of
-    atoms, as in the authors' engine; one average number of atoms stands for all rows here, whose frames hardly differ.
+    atoms, as in the authors' engine; the mean number of atoms stands for all rows here, which differ in surfaces alone.
     """
     model.choose_sparse((inputs for inputs, _ in eval_loader(graphs, rows, FRAMES)), seed)
     sizes = (graphs.offsets[1:] - graphs.offsets[:-1]).to(graphs.target)
