@@ -172,7 +172,7 @@ class ScaleSettings(Card):
     lr: float | None = Field(default=None, gt=0)
     seeds: int = Field(default=1, ge=1)
     model: dict[str, float | int | str | bool] = Field(default_factory=dict)
-    note: str = ""  # why this scale departs from the published protocol
+    note: str = ""  # of paper scale: how even that departs from the published protocol
 
 
 class Margin(Card):

@@ -21,6 +21,8 @@ def reductions(planned: Planned) -> list[str]:
     trained = not (planned.card.weights or planned.card.predictions)
     if n_train and trained and ours.n_train != n_train:
         found.append(f"{ours.n_train:,} training rows instead of {n_train:,}")
+    if paper and paper.note:
+        found.append(paper.note)
     if planned.scale == "paper" or paper is None:
         return found
     for name in COMPARED:
