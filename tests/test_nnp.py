@@ -193,6 +193,16 @@ def test_the_fit_finds_a_known_potential(taught):
     assert float((found["energy"] - energy).std()) < 0.2 * float(energy.std())
 
 
+def test_functions_too_narrow_to_see_a_neighbour_do_no_harm(taught):
+    """Germanium's published functions have eta = 5 / bohr^2: their values are denormal numbers or nought."""
+    narrow = [(5.0 / Bohr**2, sign, zeta) for sign in (-1, 1) for zeta in (1, 2)]
+    model = Nnp(CUTOFF, RADIAL, [*ANGULAR, *narrow], hidden=(4, 4), number=COPPER)
+    fit_network(model, taught, torch.arange(30), 0, epochs=2, weights={"energy": 20.0, "forces": 1.0}, lr=0.02)
+    assert torch.equal(model.spread[-len(narrow) :], torch.ones(len(narrow), dtype=torch.float64))
+    found = energy_and_forces(model, taught.inputs(torch.arange(3)))
+    assert torch.isfinite(found["forces"]).all() and float(found["forces"].abs().max()) > 1e-3
+
+
 def test_a_seed_gives_the_same_network_again(taught):
     first, again, other = (fitted(taught, seed, epochs=2).network[0].weight for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)

@@ -20,6 +20,7 @@ from replimat.errors import ReplimatError
 from replimat.models.nnp import Nnp
 from replimat.training.graphs import Graphs, eval_loader
 
+NOUGHT = 1e-10  # range below which a function says nothing: its slopes vanish in single precision
 FLOOR = 1e-4  # of the largest variance: decorrelated functions that vary less are not stretched to the same spread
 
 
@@ -66,10 +67,14 @@ def fit_network(
 
 
 def prepared(model: Nnp, graphs: Graphs, rows: Tensor, batch: int) -> list[Frames]:
-    """Batches of frames with functions scaled by their ranges, which are set in `model`."""
+    """Batches of frames with functions scaled by their ranges, which are set in `model`.
+
+    A function that is nought everywhere (the narrowest Gaussians see no neighbour) is left as it is.
+    """
     raw = [_computed(model, *both) for both in eval_loader(graphs, rows, batch)]
     everything = torch.cat([one.functions for one in raw])
-    model.set_ranges(everything.amin(0), everything.amax(0))
+    lowest, highest = everything.amin(0), everything.amax(0)
+    model.set_ranges(lowest, torch.where(highest - lowest > NOUGHT, highest, lowest + 1))
     return [_mapped(one, torch.diag(1 / model.spread), model.lowest) for one in raw]
 
 
