@@ -1,5 +1,7 @@
 """Zuo et al. on their own frames: what the official potentials give, twins across the split, every experiment built."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,15 @@ from replimat import cards, datasets
 from replimat.cards import SCALES
 from replimat.datasets.base import atoms_of
 from replimat.datasets.splits import leakage
+from replimat.errors import ExperimentError
 from replimat.experiments.base import AuthorWeights, Potential
 from replimat.experiments.catalogue import plan_one
 from replimat.experiments.mlip_zuo import CRYSTALS, PHYSICS, studies
+from replimat.experiments.prepare import prepare
+from replimat.experiments.run import Run
 from replimat.models.snap import read_snap
+from replimat.physics.crystals import Crystal
+from replimat.physics.relaxation import relaxed_crystal
 from replimat.representations.cutoff_graph import CutoffGraph
 from replimat.sources import store
 from replimat.training.fit import predict_with_forces
@@ -116,3 +123,36 @@ def test_settings_of_a_study_may_depend_on_the_lattice():
         with pytest.raises(Asked):
             study(Calculator())
         assert name in PHYSICS["laptop"]
+
+
+@pytest.fixture
+def smoke(tmp_path, monkeypatch):
+    """A project with the smallest of Mo's prepared files, in which nothing has been fitted."""
+    store.fetch("mlearn_mo")
+    store.fetch("zuo_snap_weights")
+    planned = plan_one("mlip_zuo", "mo-snap-official", "smoke")
+    path = prepare(planned.experiment)
+    for name in ("papers", "datasets", "data"):
+        (tmp_path / name).symlink_to(cards.project_root() / name)
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared" / path.name).symlink_to(path)
+    monkeypatch.setenv("REPLIMAT_ROOT", str(tmp_path))
+    return tmp_path
+
+
+def test_a_run_measures_energies_forces_and_properties_and_is_a_calculator(smoke):
+    run = Run(plan_one("mlip_zuo", "mo-snap-official", "smoke"), device="cpu")
+    record = run.fit()
+    (seed,) = record["seeds"]
+    assert {"mae", "rmse", "train_rmse"} <= set(seed["metrics"]) & set(record["parts"]["forces"]["seeds"][0]["metrics"])
+    assert record["property_units"]["lattice_constant"] == "angstrom"
+    found = relaxed_crystal(run.calculator(), Crystal("Mo", "bcc", 3.1)).a
+    assert seed["properties"]["lattice_constant"] == pytest.approx(found, abs=1e-4)
+    assert (
+        json.loads((smoke / planned_folder("mo-snap-official") / "seed0/physics/lattice.json").read_text())["calls"] > 0
+    )
+
+
+def test_a_potential_that_was_not_fitted_is_no_calculator(smoke):
+    with pytest.raises(ExperimentError, match="no weights of these settings"):
+        Run(plan_one("mlip_zuo", "mo-snap", "smoke"), device="cpu").calculator()

@@ -72,12 +72,22 @@ class Run:
         if isinstance(self.experiment, AuthorWeights):
             return self.fit()
         for seed in self.seeds:
-            stored = self._seed_folder(seed) / "model.safetensors"
-            if _seconds_trained(stored, self._identity(seed)) is None:
-                raise ExperimentError(
-                    f"{stored}: no weights of these settings and this code there; run `replimat fit` first."
-                )
+            self._require_weights(seed)
         return self._record([self._attempt(seed) for seed in self.seeds], watch)
+
+    def calculator(self, seed: int = 0):
+        """A fitted potential as an ASE calculator (replimat.physics.calculator.ModelCalculator).
+
+        Raises ExperimentError if the experiment fits no forces, or if this seed has no weights.
+        """
+        if "forces" not in self.targets:
+            raise ExperimentError(f"{self.planned.paper}/{self.planned.name} predicts {self.targets[0]}, no forces.")
+        if not isinstance(self.experiment, AuthorWeights):
+            self._require_weights(seed)
+        from replimat.physics.calculator import ModelCalculator
+
+        model, scaling, _ = self._model(seed, self._seed_folder(seed))
+        return ModelCalculator(model, scaling)
 
     # ------------------------------------------------------------ one seed
 
@@ -194,6 +204,13 @@ class Run:
         for name, prediction in self._predict(model, scaling, rows).items():
             scores = regression(true[name], prediction)
             found[name]["metrics"] |= {f"train_{metric}": scores[metric] for metric in ERRORS}
+
+    def _require_weights(self, seed: int) -> None:
+        stored = self._seed_folder(seed) / "model.safetensors"
+        if _seconds_trained(stored, self._identity(seed)) is None:
+            raise ExperimentError(
+                f"{stored}: no weights of these settings and this code there; run `replimat fit` first."
+            )
 
     def _study(self, model: torch.nn.Module, scaling: FittedScaling, seed: int) -> dict:
         """Physical properties that the experiment asks for, as a seed's record has them; of the first seed alone, for
