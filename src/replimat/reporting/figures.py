@@ -11,7 +11,11 @@ from replimat.errors import DataError
 from replimat.records import RELEASED, Predictions, Run, conversion, number
 from replimat.reporting.style import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, axis, canvas, metric_label
 
-TRIVIAL = {"random_forest": "random forest", "pair_ridge": "ridge on 1/distance"}  # baselines drawn as levels
+TRIVIAL = {  # baselines drawn as levels
+    "random_forest": "random forest",
+    "pair_ridge": "ridge on 1/distance",
+    "pair_potential": "best pair potential",
+}
 DENSE = 1500  # points above which they hide each other and a density is drawn
 
 

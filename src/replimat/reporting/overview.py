@@ -65,22 +65,24 @@ def _lines(rows: list[dict]) -> list[tuple[str, list[dict]]]:
         for row in rows:
             if row["paper"] == paper:
                 of_claim.setdefault(row["claim_id"], []).append(row)
-        said = Counter(_said(group[0]) for group in of_claim.values())
-        lines += [(_label(group[0], said[_said(group[0])] > 1), group) for group in of_claim.values()]
+        several = len({group[0]["model"] for group in of_claim.values()}) > 1
+        said = Counter(_said(group[0], several) for group in of_claim.values())
+        lines += [(_label(group[0], several, said[_said(group[0], several)] > 1), group) for group in of_claim.values()]
     return lines
 
 
-def _said(row: dict) -> str:
-    """Target and metric of a claim."""
+def _said(row: dict, several: bool) -> str:
+    """Target and metric of a claim; with the model where the paper reports several."""
+    model = f"{row['model']}: " if several else ""
     metric = "" if row["metric"] == "mae" else f", {metric_label(row['metric'])}"
-    return f"{row['target'].replace('_', ' ')}{metric}"
+    return f"{model}{row['target'].replace('_', ' ')}{metric}"
 
 
-def _label(row: dict, ambiguous: bool) -> str:
+def _label(row: dict, several: bool, ambiguous: bool) -> str:
     """Target and metric; with the paper's dataset where it reports the same of several."""
     dataset = f", {row['reported_dataset']}" if ambiguous else ""
     recalled = " (recalled)" if row["seen"] == "recalled" else ""
-    return f"{_said(row)}{dataset}{recalled}"
+    return f"{_said(row, several)}{dataset}{recalled}"
 
 
 def _draw_row(axes, y: float, row: dict) -> None:
@@ -124,6 +126,6 @@ def _legend(rows: list[dict]) -> list:
     if any(row["kind"] == "author_weights" for row in rows):
         hollow = {"marker": "o", "color": BLACK, "markerfacecolor": "white", "linestyle": ""}
         handles.append(Line2D([], [], **hollow, label="hollow: author's weights"))
-    for name, size in (("random forest (trajectories: ridge)", 11), ("mean predictor", 7)):
+    for name, size in (("random forest (frames: ridge, pairs)", 11), ("mean predictor", 7)):
         handles.append(Line2D([], [], marker="|", color=GREY, linestyle="", markersize=size, label=name))
     return handles

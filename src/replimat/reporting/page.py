@@ -127,8 +127,9 @@ def _families(rows: list[dict], scale: str, runs_dir: Path, folder: Path) -> lis
 
 def _paper(card: PaperCard, rows: list[dict], scale: str, runs_dir: Path, folder: Path) -> dict:
     runs = {name: read_run(run_folder(runs_dir, scale, card.key, name)) for name in card.experiments}
-    attempted = [_row(row) for row in rows if row["verdict"] != "NOT ATTEMPTED"]
-    absent = [_row(row) for row in rows if row["verdict"] == "NOT ATTEMPTED"]
+    several = len({row["model"] for row in rows if row["claim_id"]}) > 1
+    attempted = [_row(row, several) for row in rows if row["verdict"] != "NOT ATTEMPTED"]
+    absent = [_row(row, several) for row in rows if row["verdict"] == "NOT ATTEMPTED"]
     counted = Counter(row["verdict"] for row in rows if row["counted"] == "true")
     return {
         "card": card,
@@ -151,14 +152,15 @@ def _status(card: PaperCard, attempted: list[dict]) -> str:
     return card.not_attempted or "no experiment has been run at this scale"
 
 
-def _row(row: dict) -> dict:
-    """A row of the comparison with what the template needs beside the columns."""
+def _row(row: dict, several: bool = False) -> dict:
+    """A row of the comparison with what the template needs; several: of the many models its paper reports."""
     colour = COLOUR[row["verdict"]]
     return row | {
         "said": reported(row),
         "colour": colour,
         "recalled": row["seen"] == "recalled",
         "name": row["target"].replace("_", " ") or row["experiment"] or "no reported number",
+        "which": (row["model"] or row["experiment"]) if several else "",
         "released": RELEASED.get(row["kind"]),
         "weighed": row["verdict"] in WEIGHED,
     }
