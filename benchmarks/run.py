@@ -15,6 +15,10 @@ SCRIPTS = {
     "megnet_step.py": [],
     "alignn_step.py": [],
     "qm9_load.py": [],
+    "snap_step.py": [],
+    "gap_step.py": [],
+    "mtp_step.py": [],
+    "nnp_step.py": [],
 }
 
 
