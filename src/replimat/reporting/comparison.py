@@ -119,8 +119,9 @@ def _judgeable(outcome: Outcome, run: Run) -> None:
 def _why_absent(outcome: Outcome, scale: str) -> str:
     if outcome.card.at(scale) is None:
         return f"its card has no settings for {scale} scale" + (f": {outcome.card.note}" if outcome.card.note else "")
-    if outcome.card.dataset in cards.dataset_names() and cards.dataset(outcome.card.dataset).data == "paper":
-        return f"needs the paper's own data ({outcome.card.dataset}), which the embedded suite does not fetch"
+    needed = {outcome.card.dataset, outcome.card.weights, outcome.card.predictions} & set(cards.dataset_names())
+    if paper_data := sorted(name for name in needed if cards.dataset(name).data == "paper"):
+        return f"needs the paper's own data ({', '.join(paper_data)}), which the embedded suite does not fetch"
     started = outcome.folder.is_dir() and any(outcome.folder.iterdir())
     return "started and never finished: no run.json" if started else f"not run yet at {scale} scale"
 
