@@ -83,7 +83,7 @@ def write_potentials(folder: Path, outcomes: Iterable[Outcome], claims: Iterable
     write_csv(folder / "potentials.csv", COLUMNS, [_cells(row) for row in rows])
     table = read_table(folder / "potentials.csv")
     write_text(folder / "potentials.md", _markdown(table))
-    drawn = {draw_cost(folder / "figures" / "cost-errors.png", table)}
+    drawn = {draw_cost(folder / "figures" / "cost-errors.png", table, _reported_forces(of_run, claims))}
     runs = {name: group[0] for name, group in of_run.items()}
     for material in dict.fromkeys(material_of(one.run) for one in runs.values()):
         drawn |= _draw_physics(
@@ -110,6 +110,18 @@ def _rows_of(group: list[Outcome], claims: list[Claim]) -> list[Row]:
         values = _finite(seed.properties.get(name) for seed in run.seeds)
         rows.append(Row(run, name, run.property_units.get(name, ""), tuple(values), _reference(run, name, claims)))
     return rows
+
+
+def _reported_forces(of_run: dict[str, list[Outcome]], claims: Iterable[Claim]) -> dict[tuple[str, str], float]:
+    """Reported RMSE of forces, meV/angstrom, by material and potential."""
+    by_id = {claim.claim_id: claim for claim in claims}
+    found = {}
+    for name, group in of_run.items():
+        for claim in (by_id[one] for outcome in group for one in outcome.claims):
+            if claim.metric == "rmse" and claim.unit == "meV/angstrom" and claim.value is not None:
+                potential = name.partition("-")[2].removesuffix("-official")
+                found[material_of(group[0].run), potential] = claim.value
+    return found
 
 
 def _finite(values: Iterable[float | None]) -> list[float]:
@@ -212,32 +224,51 @@ def _markdown(table: list[dict]) -> str:
 # ----------------------------------------------------------------- figures
 
 
-def draw_cost(path: Path, table: list[dict]) -> Path | None:
-    """Error of forces against time per atom and step, a panel per material; lower left is better."""
+def draw_cost(path: Path, table: list[dict], reported: dict[tuple[str, str], float]) -> Path | None:
+    """Error of forces against time per atom and step, a panel per material; lower left is better.
+
+    reported: RMSE of forces by material and potential, meV/angstrom, drawn as a dotted line.
+    """
     points = _points(table)
     materials = list(dict.fromkeys(material for material, _ in points))
     if not materials:
         return None
     columns = min(3, len(materials))
     lines = -(-len(materials) // columns)
-    size = (3.6 * columns + 0.6, 3.0 * lines + 1.1)
-    with canvas(path, size, nrows=lines, ncols=columns, sharex=True, squeeze=False) as (figure, axes):
+    size = (3.6 * columns + 0.6, 3.1 * lines + 1.0)
+    with canvas(path, size, nrows=lines, ncols=columns, squeeze=False, sharex=True) as (figure, axes):
         for panel, material in zip(axes.flat, materials, strict=False):
-            for key in [key for name, key in points if name == material]:
-                cost, error = points[material, key]
-                style = {"color": COLOURS[key], "marker": MARKS[key], "markersize": 8}
-                panel.plot(cost, error, linestyle="", label=NAMES.get(key, key), **style)
-            panel.set(xscale="log", title=material)
-            panel.set_ylim(bottom=0)
+            _draw_material(panel, material, points, reported)
         for panel in list(axes.flat)[len(materials) :]:
             panel.axis("off")
-        figure.supxlabel("time of a step (ms per atom, one core, this implementation)", fontsize=11)
         figure.supylabel("force RMSE on test frames (meV/Å)", fontsize=11)
-        handles = {}
-        for panel in axes.flat:
-            handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+        figure.supxlabel("time of a step (ms per atom, one core, this implementation)", fontsize=11)
+        _legend(figure, axes, "outside upper center")
     return path
+
+
+def _draw_material(panel, material: str, points: dict, reported: dict) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    for key in [key for name, key in points if name == material]:
+        style = {"color": COLOURS[key], "marker": MARKS[key], "markersize": 8, "linestyle": ""}
+        panel.plot(*points[material, key], label=NAMES[key], **style)
+    for key in [key for name, key in reported if name == material]:
+        panel.axhline(reported[material, key], color=COLOURS[key], linestyle=":", label=f"{NAMES[key]}, reported")
+    panel.set(xscale="log", title=material)
+    panel.set_ylim(bottom=0)
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.tick_params(labelbottom=True)
+
+
+def _legend(figure, axes, place: str = "outside lower center") -> None:
+    """One legend for all panels, each entry once."""
+    handles = {}
+    for panel in axes.flat:
+        handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc=place, ncols=4)
 
 
 def _points(table: list[dict]) -> dict[tuple[str, str], tuple[float, float]]:
@@ -273,11 +304,8 @@ def _draw_physics(folder: Path, material: str, runs: list[Outcome]) -> set[Path]
             axis.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
         for axis in list(axes.flat)[len(panels) :]:
             axis.axis("off")
-        handles = {}
-        for axis in axes.flat:
-            handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
         figure.suptitle(material, x=0.02, ha="left", fontsize=12, weight="bold")
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+        _legend(figure, axes)
     return {path}
 
 
