@@ -256,7 +256,7 @@ def _draw_material(panel, material: str, points: dict, reported: dict) -> None:
     for key in [key for name, key in reported if name == material]:
         panel.axhline(reported[material, key], color=COLOURS[key], linestyle=":", label=f"{NAMES[key]}, reported")
     panel.set(xscale="log", title=material)
-    panel.set_ylim(bottom=0)
+    panel.set_ylim(0, 1.08 * panel.get_ylim()[1])
     panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
