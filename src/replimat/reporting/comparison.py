@@ -94,7 +94,7 @@ def load_outcomes(card: PaperCard, scale: str, runs_dir: str | Path) -> list[Out
 
 def _outcomes(paper: str, name: str, card: ExperimentCard, scale: str, runs_dir: str | Path) -> list[Outcome]:
     folder = run_folder(runs_dir, scale, paper, name)
-    run = read_run(folder)
+    run = read_run(folder) if card.at(scale) else None  # what an earlier card asked for is no answer to this one
     outcomes = [Outcome(name, target, card, folder) for target in card.claims_by_target]
     for outcome in outcomes:
         if run is None:
