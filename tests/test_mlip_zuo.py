@@ -1,6 +1,7 @@
 """Zuo et al. on their own frames: what the official potentials give, twins across the split, every experiment built."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,3 +156,13 @@ def test_a_run_measures_energies_forces_and_properties_and_is_a_calculator(smoke
 def test_a_potential_that_was_not_fitted_is_no_calculator(smoke):
     with pytest.raises(ExperimentError, match="no weights of these settings"):
         Run(plan_one("mlip_zuo", "mo-snap", "smoke"), device="cpu").calculator()
+
+
+def test_weights_of_other_settings_are_not_taken(smoke):
+    """Epochs and learning rate of a fit that is solved, and not trained, decide its weights too."""
+    planned = plan_one("mlip_zuo", "mo-nnp", "smoke")
+    identities = set()
+    for changes in ({}, {"epochs": 6}, {"lr": 0.01}, {"seeds": 3}):
+        settings = planned.settings.model_copy(update=changes)
+        identities.add(Run(replace(planned, settings=settings), device="cpu")._identity(0))
+    assert len(identities) == 3  # the number of seeds does not

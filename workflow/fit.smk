@@ -26,6 +26,8 @@ def fit_inputs(group):
         code = sources("experiments/re*.py", "datasets/jarvis_dft.py")
         return inputs | {"code": code, "data": [path for name in sorted(data) for path in DATA_FILES[name]]}
     code = [f"src/replimat/{path.relative_to(PACKAGE)}" for path in sources_of(first.paper)]
+    if any(getattr(one.experiment, "studies", None) for one in group):
+        code += sources("physics/*.py")
     return inputs | {"code": code, "prepared": str(first.prepared)}
 
 

@@ -1,5 +1,5 @@
 """Zuo et al.: GAP, MTP, NNP, SNAP and qSNAP for six elements, fitted to the same frames, and the physics of each; the
-SNAP and qSNAP that the authors released besides.
+SNAP, qSNAP and networks that the authors released besides.
 """
 
 from functools import partial
@@ -12,18 +12,16 @@ from replimat.representations.cutoff_graph import CutoffGraph
 from replimat.training.settings import Scaling
 
 REACH = 5.61  # angstrom: the longest cutoff of all, so that the potentials of an element share one prepared file
-CRYSTALS = {  # lattice, lattice constant in angstrom where relaxations start, melting point in K
-    "ni": ("fcc", 3.51, 1728),
-    "cu": ("fcc", 3.62, 1358),
-    "li": ("bcc", 3.43, 454),
-    "mo": ("bcc", 3.17, 2896),
-    "si": ("diamond", 5.47, 1687),
-    "ge": ("diamond", 5.76, 1211),
+CRYSTALS = {  # lattice, lattice constant in angstrom where relaxations start
+    "ni": ("fcc", 3.51),
+    "cu": ("fcc", 3.62),
+    "li": ("bcc", 3.43),
+    "mo": ("bcc", 3.17),
+    "si": ("diamond", 5.47),
+    "ge": ("diamond", 5.76),
 }
 SNAP = {"ni": (4.1, 8), "cu": (4.1, 8), "li": (5.1, 8), "mo": (4.6, 6), "si": (4.9, 8), "ge": (5.5, 8)}
 QSNAP = {"ni": (3.8, 6), "cu": (3.9, 6), "li": (5.1, 6), "mo": (5.2, 6), "si": (4.8, 8), "ge": (4.9, 6)}
-
-
 GAP = {  # cutoff in angstrom, energy of an atom in eV
     "ni": (3.9, -0.97),
     "cu": (4.1, -0.65),
@@ -202,7 +200,7 @@ def _study(name: str, element: str, settings: dict):
         )
         from replimat.physics.crystals import Crystal
 
-        lattice, a, _ = CRYSTALS[element]
+        lattice, a = CRYSTALS[element]
         functions = {
             "cost": cost.cost,
             "lattice": relaxation.lattice_constant,

@@ -230,9 +230,11 @@ class Run:
         """Hash of everything that decides the weights of a seed: finished or half-trained weights of another are not
         taken.
         """
-        settings = self.planned.settings.model_dump(include={"n_train", "n_val", "n_test", "model"})
+        settings = self.planned.settings.model_dump(exclude={"seeds", "note"})
         recipe = getattr(self.experiment, "training", None)
         training = asdict(recipe) | asdict(self.experiment.scaling) if recipe else {}
+        if isinstance(self.experiment, AuthorWeights):
+            training = {"released": [m.sha256 for m in cards.dataset(self.experiment.weights).source.members]}
         code = code_sha256(self.planned.paper)
         return files.sha256_json(
             [prepared_key(self.experiment), self.experiment.target, settings, training, code, seed]

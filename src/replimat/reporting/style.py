@@ -88,7 +88,7 @@ def metric_label(metric: str) -> str:
 def unit_label(unit: str) -> str:
     """A unit as it stands on an axis."""
     return {"1": "", "angstrom": "Å", "angstrom^2": "Å²", "bohr^2": "bohr²", "bohr^3": "bohr³"}.get(
-        unit, unit.replace("angstrom", "Å").replace("muB", "µB")
+        unit, unit.replace("angstrom", "Å").replace("muB", "µB").replace("^2", "²").replace("^3", "³")
     )
 
 

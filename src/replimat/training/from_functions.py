@@ -16,9 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from replimat.errors import ReplimatError
 from replimat.models.nnp import Nnp
 from replimat.training.graphs import Graphs, eval_loader
+from replimat.training.task import Diverged
 
 NOUGHT = 1e-10  # range below which a function says nothing: its slopes vanish in single precision
 FLOOR = 1e-4  # of the largest variance: decorrelated functions that vary less are not stretched to the same spread
@@ -54,7 +54,7 @@ def fit_network(
 
     graphs: with total energies in eV and forces in eV/angstrom; weights: w_E and w_F in the loss of a batch,
     mean (w_E (E - E') / n)^2 + mean (w_F (F - F'))^2; Adam with a learning rate that falls to zero as a cosine.
-    The seed decides the first weights and the batches. Raises ReplimatError when the loss is no longer finite.
+    The seed decides the first weights and the batches. Raises Diverged when the loss is no longer finite.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = rows[torch.randperm(len(rows), generator=generator)]
@@ -146,7 +146,7 @@ def _adam(network, frames: list[Frames], epochs: int, weights, lr: float, genera
             optimiser.step()
             schedule.step()
         if not torch.isfinite(loss):
-            raise ReplimatError(f"The loss of the network became {loss.item()}; the learning rate is {lr:g}.")
+            raise Diverged(f"The loss of the network became {loss.item()}; the learning rate is {lr:g}.")
 
 
 def _loss(network: Callable, one: Frames, weights: dict[str, float]) -> Tensor:
