@@ -17,6 +17,7 @@ from replimat.experiments.catalogue import plan_one
 from replimat.experiments.mlip_zuo import CRYSTALS, PHYSICS, studies
 from replimat.experiments.prepare import prepare
 from replimat.experiments.run import Run
+from replimat.experiments.weights import identity_of
 from replimat.models.snap import read_snap
 from replimat.physics.crystals import Crystal
 from replimat.physics.relaxation import relaxed_crystal
@@ -164,5 +165,5 @@ def test_weights_of_other_settings_are_not_taken(smoke):
     identities = set()
     for changes in ({}, {"epochs": 6}, {"lr": 0.01}, {"seeds": 3}):
         settings = planned.settings.model_copy(update=changes)
-        identities.add(Run(replace(planned, settings=settings), device="cpu")._identity(0))
+        identities.add(identity_of(replace(planned, settings=settings), 0))
     assert len(identities) == 3  # the number of seeds does not

@@ -130,7 +130,7 @@ def _against_predictions(run: Run, seed: SeedResult, found: Predictions | None, 
     checks = [_rows(run, seed, found, usable), _ids(run, found, expected), _targets(found, expected, run)]
     checks.append(_range(found, expected))
     if usable.any():
-        checks += [_rescored(run, seed, found.target[usable], found.prediction[usable], len(found))]
+        checks += [_rescored(run, seed, found, usable)]
         checks += [_baseline(run, found.target[usable])]
     return checks
 
@@ -178,10 +178,13 @@ def _range(found: Predictions, expected: Expected) -> Check:
     return Check("range", outside == 0, message if outside else "")
 
 
-def _rescored(run: Run, seed: SeedResult, target: np.ndarray, prediction: np.ndarray, rows: int) -> Check:
+def _rescored(run: Run, seed: SeedResult, found: Predictions, usable: np.ndarray) -> Check:
     """Every recorded metric that can be taken again from the predictions must come out the same."""
     name = "re-scored"
-    again = rescore(run.task, target, prediction) | _within(seed, target, prediction, rows)
+    target, prediction = found.target[usable], found.prediction[usable]
+    again = rescore(run.task, target, prediction) | _within(seed, target, prediction, len(found))
+    if found.probabilities is not None:
+        again |= _top_two(target, found.probabilities[usable])
     for metric, value in again.items():
         came = seed.metrics.get(metric)
         if not finite(came) or _close(came, value):
@@ -216,6 +219,7 @@ def _regression(target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     mad = np.abs(target - target.mean()).mean()
     scores = {"mae": mae, "mse": mse, "rmse": np.sqrt(mse), "mad": mad}
     scores |= {"mad_mae": mad / mae} if mae > 0 else {}
+    scores |= {"mape": 100 * np.abs(error / target).mean()} if (target > 0).all() else {}
     return scores | ({"r2": 1 - mse / variance} if variance > 0 else {})
 
 
@@ -243,7 +247,33 @@ def _within(seed: SeedResult, target: np.ndarray, prediction: np.ndarray, rows: 
     return {name: float((np.abs(prediction - target) < float(name[4:])).sum() / total) for name in names}
 
 
-SCORERS = {"regression": _regression, "classification": _classification}
+def _multiclass(target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    from sklearn import metrics
+
+    mean = {"average": "macro", "zero_division": 0, "labels": np.unique(target)}
+    return {
+        "accuracy": metrics.accuracy_score(target, prediction),
+        "balanced_accuracy": metrics.recall_score(target, prediction, **mean),
+        "f1": metrics.f1_score(target, prediction, **mean),
+        "precision": metrics.precision_score(target, prediction, **mean),
+    }
+
+
+def _top_two(target: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
+    return {"top2_accuracy": float((best == target[:, None]).any(axis=1).mean())}
+
+
+def _reconstruction(target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    return {"reconstruction_error": float(np.abs(prediction - target).mean())}
+
+
+SCORERS = {
+    "regression": _regression,
+    "classification": _classification,
+    "multiclass": _multiclass,
+    "reconstruction": _reconstruction,
+}
 
 
 def rescore(task: str, target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:

@@ -175,6 +175,7 @@ def _run(
 ):
     if threads:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before torch is imported
+    from replimat.experiments.base import Learned
     from replimat.experiments.catalogue import plan_one
 
     planned = plan_one(paper, experiment, scale)
@@ -182,6 +183,10 @@ def _run(
         from replimat.experiments.rescoring import Rescoring
 
         return Rescoring(planned)
+    if isinstance(planned.experiment, Learned):
+        from replimat.experiments.learning import Learning
+
+        return Learning(planned, device, deterministic, seeds)
     from replimat.experiments.run import Run
 
     return Run(planned, device, deterministic, seeds)
@@ -193,7 +198,7 @@ def _summarise(record: dict) -> None:
 
     for target, part in ({record["target"]: record} | record["parts"]).items():
         metric = part["primary_metric"]
-        unit = "" if part["unit"] == "1" or metric == "auc" else f" {part['unit']}"
+        unit = f" {part['unit']}" if part["unit"] != "1" and metric in ("mae", "rmse") else ""
         values = ", ".join(
             f"{seed['metrics'][metric]:.4g}" if seed["status"] == "ok" else seed["status"] for seed in part["seeds"]
         )

@@ -22,6 +22,7 @@ WIDEST = max(FOLD_SPREAD.values())
 SCORES = (
     "auc",
     "accuracy",
+    "top2_accuracy",
     "balanced_accuracy",
     "f1",
     "precision",

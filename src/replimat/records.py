@@ -1,9 +1,9 @@
 """Record of a run: what an experiment leaves in `runs/<scale>/<paper>/<experiment>/` and what the judge reads there.
 
-`run.json` holds one Run. Beside it each seed has `seed<k>/predictions.parquet` (id, target, prediction) and
-`seed<k>/log.csv` (epoch, seconds, train_loss, val_loss, val_<metric>, lr). A run that measures several targets (energy
-and forces, say) has its main one at the top and the others in `parts`: what differs there from the top, with the
-predictions in `seed<k>/predictions-<target>.parquet`.
+`run.json` holds one Run. Beside it each seed has `seed<k>/predictions.parquet` (id, target, prediction;
+p_class_<k> where several classes are told apart) and `seed<k>/log.csv` (epoch, seconds, train_loss, val_loss,
+val_<metric>, lr). A run that measures several targets (energy and forces, say) has its main one at the top and the
+others in `parts`: what differs there from the top, with the predictions in `seed<k>/predictions-<target>.parquet`.
 
 Two checksums are taken from the prepared data, before any model sees it, and kept in the provenance, so that the
 predictions can be held against them afterwards: `test_ids_sha256` (which rows are the test set, in any order) and
@@ -25,6 +25,7 @@ from replimat.cards import Origin, Scale
 from replimat.errors import ExperimentError
 from replimat.units import convert
 
+CLASS_COLUMN = "p_class_"  # columns of predictions.parquet with the probability of each class
 # Kinds of runs in which nothing is trained, in words.
 RELEASED = {"author_weights": "author's weights", "author_predictions": "author's predictions"}
 
@@ -71,6 +72,7 @@ class Run(Record):
     deterministic: bool = False
     reductions: tuple[str, ...] = ()
     seeds: tuple[SeedResult, ...] = ()
+    classes: tuple[str, ...] = ()  # their names, by number, where the task is to tell several apart
     baselines: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     metric_units: dict[str, str] = Field(default_factory=dict)
     property_units: dict[str, str] = Field(default_factory=dict)
@@ -104,6 +106,8 @@ class Run(Record):
             return self.metric_units[metric]
         if metric.endswith(("mae", "rmse", "mad")) and metric != "mad_mae":
             return self.unit
+        if metric.endswith("mape"):
+            return "%"
         if metric.endswith("mse"):
             return "1" if self.unit == "1" else f"{self.unit}^2"
         return "1"
@@ -111,11 +115,14 @@ class Run(Record):
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a seed predicted for the test set: ids [n], targets [n], predictions [n] in the run's unit."""
+    """What a seed predicted for the test set: ids [n], targets [n], predictions [n] in the run's unit; of classes, by
+    number, also the probability of each [n, K].
+    """
 
     ids: np.ndarray
     target: np.ndarray
     prediction: np.ndarray
+    probabilities: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -152,9 +159,11 @@ def read_predictions(folder: str | Path, seed: int, part: str = "") -> Predictio
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path, columns=["id", "target", "prediction"])
+        table = parquet.read_table(path)
         ids, target, prediction = (table[name].to_numpy() for name in ("id", "target", "prediction"))
-        return Predictions(ids.astype(str), target.astype(np.float64), prediction.astype(np.float64))
+        classes = [table[name].to_numpy() for name in table.column_names if name.startswith(CLASS_COLUMN)]
+        probabilities = np.stack(classes, axis=1).astype(np.float64) if classes else None
+        return Predictions(ids.astype(str), target.astype(np.float64), prediction.astype(np.float64), probabilities)
     except (pyarrow.ArrowException, KeyError, ValueError) as error:
         raise ExperimentError(
             f"{path}: expected columns id, target, prediction: {' '.join(str(error).split())}"

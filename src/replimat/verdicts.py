@@ -53,6 +53,7 @@ BASELINES = {
     "random_forest": "random forest on composition",
     "pair_ridge": "ridge regression on inverse distances",
     "pair_potential": "best pair potential",
+    "majority": "most frequent class",
 }
 OF_ONE_CLASS = ("recall", "specificity", "precision")
 MIN_SEEDS = 3  # with two, t(0.95, 1) = 6.3: the interval says nothing

@@ -5,7 +5,7 @@ heavy is imported.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from replimat import cards, files
 from replimat.datasets.loading import content_key
@@ -13,7 +13,7 @@ from replimat.representations import prepared
 from replimat.training.settings import Scaling, Training
 
 SPLIT_SEED = 123  # one split per dataset and sizes, shared by all papers, so that models are ranked on identical work
-CONTENT_VERSION = 6  # raise when `prepare` puts other things into a prepared file
+CONTENT_VERSION = 7  # raise when `prepare` puts other things into a prepared file
 
 Studies = dict[str, Callable[[Any], Any]]  # name -> (ASE calculator -> replimat.physics.found.Found)
 
@@ -22,7 +22,10 @@ Studies = dict[str, Callable[[Any], Any]]  # name -> (ASE calculator -> replimat
 class Selection:
     """Rows of a dataset. require: targets that must all be finite (rows, and so the prepared file, are shared by all
     experiments with the same `require`); sizes in rows; per_atom: targets of the atoms that are kept too; split: name
-    of the author's split that comes with the data, then sizes of 0 mean all of a part ("" is rebuilt from the seed)."""
+    of the author's split that comes with the data, then sizes of 0 mean all of a part ("" is rebuilt from the seed);
+    where: (target, value) pairs that every row must have; kin: target whose equal values mark related rows (crystals
+    of one mineral), kept in one part if `apart`; folds: cross-validation instead of parts, every one of the n_test rows
+    (0: all) is tested once and the classes of the first required target are spread evenly."""
 
     dataset: str
     require: tuple[str, ...]
@@ -32,6 +35,10 @@ class Selection:
     seed: int = SPLIT_SEED
     per_atom: tuple[str, ...] = ()
     split: str = ""
+    where: tuple[tuple[str, float], ...] = ()
+    kin: str = ""
+    apart: bool = False
+    folds: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,8 +132,55 @@ class Rescored:
     rung: int = field(default=4, init=False)
 
 
+@dataclass(frozen=True)
+class Target:
+    """Something that is predicted: its task and unit; classes: their names, in the order of their numbers; relative:
+    judge it by its error over the true value.
+    """
+
+    task: Literal["regression", "classification", "multiclass", "reconstruction"]
+    unit: str = "1"
+    classes: tuple[str, ...] = ()
+    relative: bool = False
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions of one target: ids [m], true values [m], predictions [m], of classes the probability of each
+    [m, K]; baselines: name -> trivial predictions of the same rows (values [m], of classes probabilities [m, K]).
+    """
+
+    ids: Any
+    target: Any
+    prediction: Any
+    probabilities: Any = None
+    baselines: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Learn from powder patterns in the paper's own way, with networks or without, and predict one thing or several.
+
+    targets: what is predicted, by name, the main one first; learn: replimat.experiments.bench.Bench (rows, simulated
+    patterns, training, one seed) -> Predicted of every target.
+    """
+
+    data: Selection
+    representation: Any
+    targets: dict[str, Target]
+    learn: Callable[[Any], dict[str, Predicted]]
+    extras: Callable[[Path], dict] | None = None
+    extras_from: str | None = None
+    kind: str = field(default="trained", init=False)
+    rung: int = field(default=6, init=False)
+
+    @property
+    def target(self) -> str:
+        return next(iter(self.targets))
+
+
 Trained = Supervised | Potential
-Prepared = Trained | AuthorWeights  # these need a prepared file
+Prepared = Trained | AuthorWeights | Learned  # these need a prepared file
 Experiment = Prepared | Rescored
 
 

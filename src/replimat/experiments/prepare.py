@@ -7,13 +7,13 @@ import numpy as np
 
 from replimat import cards, datasets
 from replimat.datasets.base import Dataset, Structures
-from replimat.datasets.splits import Split, author_split, leakage, split
+from replimat.datasets.splits import Split, author_split, folds, leakage, split
 from replimat.errors import DataError
-from replimat.experiments.base import Prepared, Selection, prepared_key, prepared_path
+from replimat.experiments.base import Learned, Prepared, Selection, prepared_key, prepared_path
 from replimat.experiments.baselines import baselines, potential_baselines
 from replimat.records import ids_sha256, targets_sha256
 from replimat.representations import prepared
-from replimat.representations.arrays import test_values
+from replimat.representations.arrays import TEST, test_values
 from replimat.representations.composition import composition_features
 from replimat.sources import store
 from replimat.training.scaling import element_counts
@@ -30,7 +30,7 @@ def prepare(experiment: Prepared) -> Path:
         prepared.load(path, key)  # refuses a damaged or foreign file
         return path
     data = datasets.load(experiment.data.dataset)
-    chosen = choose(data, experiment.data)
+    chosen, fold = choose(data, experiment.data)
     rows = np.concatenate([chosen.train, chosen.val, chosen.test])
     structures = data.structures.take(rows)
     with warnings.catch_warnings(record=True) as caught:
@@ -41,10 +41,16 @@ def prepare(experiment: Prepared) -> Path:
         f"atoms.{name}": data.atom_target(name)[data.structures.atoms_of(rows)] for name in experiment.data.per_atom
     }
     arrays["part"] = np.repeat(np.arange(3, dtype=np.int8), [len(chosen.train), len(chosen.val), len(chosen.test)])
+    if fold is not None:
+        arrays["fold"] = fold
     if experiment.extras:
         arrays |= experiment.extras(store.folder_of(experiment.extras_from))
     test = test_values(arrays, data.ids[rows])
-    shared, twins = leakage(data.ids[rows], structures, arrays["part"], frames="forces" in experiment.data.per_atom)
+    if isinstance(experiment, Learned):
+        shared, twins = shared_kin(arrays, experiment.data.kin), []
+    else:
+        frames = "forces" in experiment.data.per_atom
+        shared, twins = leakage(data.ids[rows], structures, arrays["part"], frames=frames)
     metadata = {
         "key": key,
         "dataset": data.name,
@@ -60,24 +66,44 @@ def prepare(experiment: Prepared) -> Path:
         "twins": twins,
         "left_out": len(data.left_out),
         "warnings": sorted({str(warning.message) for warning in caught}),
-        "baselines": _baselines(structures, arrays, experiment.data),
+        "baselines": {} if isinstance(experiment, Learned) else _baselines(structures, arrays, experiment.data),
     }
     prepared.save(path, arrays, metadata)
     return path
 
 
-def choose(data: Dataset, selection: Selection) -> Split:
-    """The rows whose required targets are all finite, split as the selection asks."""
+def choose(data: Dataset, selection: Selection) -> tuple[Split, np.ndarray | None]:
+    """The rows whose required targets are all finite, split as the selection asks; the fold of each in
+    cross-validation [n_test].
+    """
     if missing := [name for name in selection.require if name not in data.targets]:
         raise DataError(f"Dataset {data.name!r} has no target {', '.join(missing)}; it has {', '.join(data.targets)}.")
     usable = np.logical_and.reduce([np.isfinite(data.targets[name]) for name in selection.require])
+    for name, value in selection.where:
+        usable &= data.target(name) == value
+    kin = data.target(selection.kin) if selection.apart else None
+    if selection.folds:
+        classes = data.target(selection.require[0])
+        return folds(data.ids, usable, classes, selection.folds, selection.n_test, selection.seed, kin)
     sizes = selection.n_train, selection.n_val, selection.n_test
     if not selection.split:
-        return split(data.ids, usable, *sizes, selection.seed)
+        return split(data.ids, usable, *sizes, selection.seed, kin), None
     if selection.split not in data.splits:
         known = ", ".join(data.splits) or "none"
         raise DataError(f"Dataset {data.name!r} has no split {selection.split!r} of its authors; it has: {known}.")
-    return author_split(data.ids, usable, data.splits[selection.split], *sizes, selection.seed)
+    return author_split(data.ids, usable, data.splits[selection.split], *sizes, selection.seed), None
+
+
+def shared_kin(arrays: dict[str, np.ndarray], kin: str) -> dict[str, int]:
+    """How many test rows have kin among the rows they are tested without: {"same_<kin>": count}, if kin are known."""
+    if not kin:
+        return {}
+    group, part = arrays[f"target.{kin}"], arrays["part"]
+    if "fold" not in arrays:
+        return {f"same_{kin}": int(np.isin(group[part == TEST], group[part == 0]).sum())}
+    pairs = np.unique(np.stack([group, arrays["fold"]]), axis=1)[0]  # a group in two folds stands twice
+    several = np.unique(pairs)[np.unique(pairs, return_counts=True)[1] > 1]
+    return {f"same_{kin}": int(np.isin(group, several).sum())}
 
 
 def _baselines(structures: Structures, arrays: dict, selection: Selection) -> dict[str, dict]:

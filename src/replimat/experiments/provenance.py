@@ -16,7 +16,7 @@ from replimat.cards import project_root
 
 PACKAGE = Path(replimat.__file__).parent
 PLANNING = {PACKAGE / "experiments" / "base.py"}  # descriptions only: what they decide is hashed by its content
-IMPORTED = re.compile(r"^\s*from replimat\.(models|experiments)\.(\w+) import", re.MULTILINE)
+IMPORTED = re.compile(r"^\s*from replimat\.(models|experiments|representations)\.(\w+) import", re.MULTILINE)
 NAMED_PACKAGES = ("torch", "torch_geometric", "lightning", "numpy", "pymatgen", "ase", "scikit-learn")
 
 
@@ -47,7 +47,9 @@ def physics_sha256() -> str:
 
 
 def sources_of(paper: str) -> list[Path]:
-    """A paper's model and experiment, the models and experiments these import, and the training code."""
+    """A paper's model and experiment, the models, experiments and representations these import, and the training
+    code.
+    """
     found, waiting = set(), [PACKAGE / folder / f"{paper}.py" for folder in ("models", "experiments")]
     while waiting:
         path = waiting.pop()

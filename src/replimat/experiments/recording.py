@@ -6,19 +6,40 @@ import numpy as np
 import pandas as pd
 
 from replimat import files
-from replimat.evaluation.classification import PRIMARY as CLASSIFICATION_METRIC
-from replimat.evaluation.classification import classification
-from replimat.evaluation.regression import PRIMARY as REGRESSION_METRIC
-from replimat.evaluation.regression import regression
+from replimat.evaluation import classification as two_classes
+from replimat.evaluation import multiclass as several_classes
+from replimat.evaluation import reconstruction as autoencoding
+from replimat.evaluation import regression as scalars
+from replimat.evaluation.multiclass import multiclass
 from replimat.evaluation.within_threshold import within_threshold
 from replimat.experiments.catalogue import Planned
 from replimat.experiments.provenance import Stopwatch, code_commit, environment
 from replimat.experiments.reductions import reductions
+from replimat.records import CLASS_COLUMN
+
+PRIMARY = {
+    "regression": scalars.PRIMARY,
+    "classification": two_classes.PRIMARY,
+    "multiclass": several_classes.PRIMARY,
+    "reconstruction": autoencoding.PRIMARY,
+}
+SCORES = {
+    "regression": scalars.regression,
+    "classification": two_classes.classification,
+    "reconstruction": autoencoding.reconstruction,
+}
 
 
 def primary_metric(task: str) -> str:
     """The metric a task is judged by where a paper prints no number."""
-    return CLASSIFICATION_METRIC if task == "classification" else REGRESSION_METRIC
+    return PRIMARY[task]
+
+
+def measure(task: str, target: np.ndarray, prediction: np.ndarray, probabilities: np.ndarray | None = None) -> dict:
+    """Metrics of a task, with the rows `evaluated` and `failed`."""
+    if task == "multiclass":
+        return multiclass(target, prediction, probabilities)
+    return SCORES[task](target, prediction)
 
 
 def score(
@@ -28,14 +49,19 @@ def score(
     prediction: np.ndarray,
     path: Path,
     thresholds: tuple[float, ...] = (),
+    probabilities: np.ndarray | None = None,
 ) -> dict:
     """Write the predictions of one target to `path` and return {"metrics", "evaluated", "failed"}.
 
-    prediction: in the target's unit, or the probability of class 1; thresholds: see within_threshold.
+    prediction: in the target's unit, the probability of class 1, or the class; thresholds: see within_threshold;
+    probabilities: of each class [n, K].
     """
+    columns = {"id": ids, "target": target, "prediction": prediction}
+    if probabilities is not None:
+        columns |= {f"{CLASS_COLUMN}{k}": values for k, values in enumerate(probabilities.T)}
     with files.atomic(path) as temporary:
-        pd.DataFrame({"id": ids, "target": target, "prediction": prediction}).to_parquet(temporary, index=False)
-    metrics = (classification if task == "classification" else regression)(target, prediction)
+        pd.DataFrame(columns).to_parquet(temporary, index=False)
+    metrics = measure(task, target, prediction, probabilities)
     for threshold in thresholds:
         metrics |= within_threshold(target, prediction, threshold)
     evaluated, failed = metrics.pop("evaluated"), metrics.pop("failed")

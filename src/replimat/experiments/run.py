@@ -1,23 +1,22 @@
 """Run an experiment: train every seed, predict the test rows, score them, and write the record."""
 
 import traceback
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from replimat import cards, files
 from replimat.errors import ExperimentError, ReplimatError
 from replimat.evaluation.regression import regression
 from replimat.experiments.base import AuthorWeights, Potential, prepared_key
 from replimat.experiments.catalogue import Planned
-from replimat.experiments.provenance import Stopwatch, code_sha256, hardware, physics_sha256
+from replimat.experiments.provenance import Stopwatch, hardware, physics_sha256
 from replimat.experiments.recording import describe, finish, primary_metric, score
 from replimat.experiments.reductions import full_protocol
 from replimat.experiments.studying import measure, properties
+from replimat.experiments.weights import NO_WEIGHTS, identity_of, keep_weights, seconds_trained
 from replimat.records import predictions_path
 from replimat.representations import prepared
 from replimat.representations.arrays import test_values
@@ -121,9 +120,9 @@ class Run:
         torch.manual_seed(seed)
         model = self.experiment.model(self.arrays).to(self.precision)
         scaling, graphs = self._scaled()
-        identity = self._identity(seed)
+        identity = identity_of(self.planned, seed)
         stored = folder / "model.safetensors"
-        if (seconds := _seconds_trained(stored, identity)) is not None:
+        if (seconds := seconds_trained(stored, identity)) is not None:
             model.load_state_dict(load_file(stored))
             return model.eval(), scaling, seconds
         if self.experiment.training:
@@ -143,8 +142,7 @@ class Run:
         else:
             self.experiment.solve(model, graphs, self.rows["train"], seed)
         seconds = watch.read()["wall_seconds"]
-        with files.atomic(stored) as temporary:
-            save_file(model.state_dict(), temporary, metadata={"identity": identity, "seconds": str(seconds)})
+        keep_weights(stored, model, identity, seconds)
         finished(folder)
         return model, scaling, seconds
 
@@ -207,10 +205,8 @@ class Run:
 
     def _require_weights(self, seed: int) -> None:
         stored = self._seed_folder(seed) / "model.safetensors"
-        if _seconds_trained(stored, self._identity(seed)) is None:
-            raise ExperimentError(
-                f"{stored}: no weights of these settings and this code there; run `replimat fit` first."
-            )
+        if seconds_trained(stored, identity_of(self.planned, seed)) is None:
+            raise ExperimentError(NO_WEIGHTS.format(stored))
 
     def _study(self, model: torch.nn.Module, scaling: FittedScaling, seed: int) -> dict:
         """Physical properties that the experiment asks for, as a seed's record has them; of the first seed alone, for
@@ -222,23 +218,9 @@ class Run:
         from replimat.physics.calculator import ModelCalculator
 
         calculator, folder = ModelCalculator(model.cpu(), scaling), self._seed_folder(seed) / "physics"
-        identity = files.sha256_json([self._identity(seed), physics_sha256()])
+        identity = files.sha256_json([identity_of(self.planned, seed), physics_sha256()])
         values, self.property_units = properties(measure(studies, calculator, folder, identity))
         return {"properties": values}
-
-    def _identity(self, seed: int) -> str:
-        """Hash of everything that decides the weights of a seed: finished or half-trained weights of another are not
-        taken.
-        """
-        settings = self.planned.settings.model_dump(exclude={"seeds", "note"})
-        recipe = getattr(self.experiment, "training", None)
-        training = asdict(recipe) | asdict(self.experiment.scaling) if recipe else {}
-        if isinstance(self.experiment, AuthorWeights):
-            training = {"released": [m.sha256 for m in cards.dataset(self.experiment.weights).source.members]}
-        code = code_sha256(self.planned.paper)
-        return files.sha256_json(
-            [prepared_key(self.experiment), self.experiment.target, settings, training, code, seed]
-        )
 
     def _seed_folder(self, seed: int) -> Path:
         return self.folder / f"seed{seed}"
@@ -275,15 +257,3 @@ class Run:
             "baselines": self.metadata["baselines"][target],
             "provenance": {name: self.metadata[name][target] for name in ("test_ids_sha256", "test_targets_sha256")},
         }
-
-
-def _seconds_trained(path: Path, identity: str) -> float | None:
-    """Seconds the training of finished weights took; None if there are none of this identity."""
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as stored:
-            metadata = stored.metadata() or {}
-    except SafetensorError as error:
-        raise ExperimentError(f"{path}: damaged ({error}); delete it and run `replimat fit` again.") from error
-    return float(metadata["seconds"]) if metadata.get("identity") == identity else None

@@ -1,7 +1,8 @@
 """What the arrays of a prepared file are called, and the test values in them.
 
-`part` [n]: 0 train, 1 validation, 2 test; `target.<name>` [n]: one value per structure; `atoms.<name>` [N, ...]: values
-of every atom, forces [N, 3] for example; `offsets` [n + 1]: where the atoms of each structure begin.
+`part` [n]: 0 train, 1 validation, 2 test; `fold` [n]: in cross-validation the fold that tests the row, all being test
+rows; `target.<name>` [n]: one value per structure; `atoms.<name>` [N, ...]: values of every atom, forces [N, 3] for
+example; `offsets` [n + 1]: where the atoms of each structure begin.
 """
 
 import numpy as np

@@ -4,7 +4,7 @@ import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,17 +35,19 @@ def train(
     device: str = "auto",
     deterministic: bool = True,
     label: str = "",
+    task: Callable[[nn.Module, Training, float], Task] | None = None,
 ) -> nn.Module:
     """Train `model` in place on rows["train"], choosing weights on rows["val"] (rows["train"] where a protocol keeps no
     validation rows); returns it in evaluation mode.
 
     A checkpoint of every epoch lies in folder/checkpoints until `finished` is called; a later call with the same
     `identity` (hash of everything that decides the result) continues from it and ends with the weights of an unbroken
-    run. Raises Diverged if the loss stops being finite.
+    run. task: what is minimised and watched, PotentialTask or SupervisedTask by default. Raises Diverged if the loss
+    stops being finite.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips, no hardware inventory
     checkpoints = _checkpoints_of(folder, identity, settings)
-    task = (PotentialTask if settings.weights else SupervisedTask)(model, settings, scale)
+    task = (task or (PotentialTask if settings.weights else SupervisedTask))(model, settings, scale)
     best = ModelCheckpoint(checkpoints, "best", monitor=task.monitor, mode=task.mode, enable_version_counter=False)
     last = ModelCheckpoint(checkpoints, "last", save_top_k=1, enable_version_counter=False)
     trainer = L.Trainer(

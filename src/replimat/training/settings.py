@@ -8,18 +8,19 @@ from typing import Literal
 class Training:
     """The published recipe of one experiment at one scale.
 
-    loss: "mse", "mae", "smooth_l1" or "nll" (classification); weights: of the losses by target where several are
-    learned at once ("energy", "forces"), empty for one target; lr of the optimiser; schedule: "multistep" (factor
-    `gamma` at each fraction of the epochs in `milestones`), "exponential" (factor `gamma` every `decay_steps` steps),
-    "onecycle" (`warm_up` is the rising fraction) or "constant"; ema: decay of the weight average (0 is off); clip:
-    gradient norm (0 is off); patience: epochs without improvement of the monitored metric before stopping (0 is off);
-    keep: which weights are kept at the end, "best" on validation or the "last".
+    loss: "mse", "mae", "smooth_l1", "nll" (two classes, log-probabilities) or "cross_entropy" (several, logits);
+    weights: of the losses by target where several are learned at once ("energy", "forces"), empty for one target; lr
+    of the optimiser; schedule: "multistep" (factor `gamma` at each fraction of the epochs in `milestones`),
+    "exponential" (factor `gamma` every `decay_steps` steps), "onecycle" (`warm_up` is the rising fraction) or
+    "constant"; ema: decay of the weight average (0 is off); clip: gradient norm (0 is off); patience: epochs without
+    improvement of the monitored metric before stopping (0 is off); keep: which weights are kept at the end, "best" on
+    validation or the "last".
     """
 
     epochs: int
     batch_size: int
     lr: float
-    loss: Literal["mse", "mae", "smooth_l1", "nll"] = "mse"
+    loss: Literal["mse", "mae", "smooth_l1", "nll", "cross_entropy"] = "mse"
     optimiser: Literal["sgd", "adam", "adamw"] = "adam"
     momentum: float = 0.9
     weight_decay: float = 0.0

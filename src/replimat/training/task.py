@@ -3,6 +3,7 @@
 import lightning as L
 import torch
 from torch import nn
+from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAUROC
 from torchmetrics.regression import MeanAbsoluteError
 
@@ -24,7 +25,11 @@ LOSSES = {
     "mae": nn.functional.l1_loss,
     "smooth_l1": nn.functional.smooth_l1_loss,
     "nll": class_loss,
+    "cross_entropy": nn.functional.cross_entropy,
 }
+
+
+MONITORED = {"nll": ("val_auc", "max", BinaryAUROC), "cross_entropy": ("val_accuracy", "max", MeanMetric)}
 
 
 class Task(L.LightningModule):
@@ -76,16 +81,14 @@ class SupervisedTask(Task):
     """Trains `model` on (inputs, target) batches and validates in the target's own unit.
 
     scale: the target's unit divided by the scaled unit, so that val_mae is physical. Monitors val_mae (regression,
-    lower is better) or val_auc (classification, higher is better).
+    lower is better), val_auc (two classes) or val_accuracy (several; higher is better).
     """
 
     def __init__(self, model: nn.Module, settings: Training, scale: float = 1.0):
         super().__init__(model, settings, scale)
-        self.classification = settings.loss == "nll"
-        self.monitor = "val_auc" if self.classification else "val_mae"
-        self.mode = "max" if self.classification else "min"
+        self.monitor, self.mode, quality = MONITORED.get(settings.loss, ("val_mae", "min", MeanAbsoluteError))
         self.logged = (self.monitor,)
-        self.quality = BinaryAUROC() if self.classification else MeanAbsoluteError()
+        self.quality = quality()
 
     def training_step(self, batch, _):
         inputs, target = batch
@@ -97,8 +100,10 @@ class SupervisedTask(Task):
         inputs, target = batch
         output = self.model(**inputs)
         self.log("val_loss", self.loss(output, target), batch_size=len(target))
-        if self.classification:
+        if self.settings.loss == "nll":
             self.quality.update(output[:, 1].exp(), target.long())
+        elif self.settings.loss == "cross_entropy":
+            self.quality.update((output.argmax(dim=1) == target).float())
         else:
             self.quality.update(output * self.scale, target * self.scale)
 

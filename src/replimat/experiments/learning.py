@@ -1,0 +1,141 @@
+"""Run an experiment that learns in its own way (base.Learned): every seed, scores, baselines, the record."""
+
+import traceback
+
+import numpy as np
+
+from replimat import cards, files
+from replimat.errors import ReplimatError
+from replimat.evaluation.relative_errors import PRIMARY as RELATIVE
+from replimat.evaluation.relative_errors import relative_errors
+from replimat.experiments.base import Predicted, Target, prepared_key
+from replimat.experiments.bench import Bench
+from replimat.experiments.catalogue import Planned
+from replimat.experiments.provenance import Stopwatch, hardware
+from replimat.experiments.recording import describe, finish, measure, primary_metric, score
+from replimat.experiments.reductions import full_protocol
+from replimat.experiments.weights import identity_of
+from replimat.records import predictions_path
+from replimat.representations import prepared
+from replimat.training.fit import pick_device
+from replimat.training.task import Diverged
+
+
+class Learning:
+    """One experiment at one scale, in its folder: every seed, then run.json."""
+
+    def __init__(self, planned: Planned, device: str = "auto", deterministic: bool = True, seeds: int = 0):
+        self.planned, self.experiment = planned, planned.experiment
+        self.device, self.deterministic = pick_device(device), deterministic
+        self.folder = cards.project_root() / planned.folder
+        path = cards.project_root() / planned.prepared
+        self.arrays, self.metadata = prepared.load(path, prepared_key(self.experiment))
+        self.seeds = list(range(seeds or planned.settings.seeds))
+        self.n_test: dict[str, int] = {}
+        self.baselines: dict[str, dict] = {}
+
+    def fit(self, may_train: bool = True) -> dict:
+        """Learn with every seed, score, write run.json and return it.
+
+        A seed that diverges or fails is recorded as such and does not stop the others.
+        """
+        watch = Stopwatch()
+        return self._record([self._attempt(seed, may_train) for seed in self.seeds], watch)
+
+    def evaluate(self) -> dict:
+        """Score again: networks from their stored weights; what has none, and is cheap, is fitted again."""
+        return self.fit(may_train=False)
+
+    def _attempt(self, seed: int, may_train: bool) -> dict[str, dict]:
+        """The record of one seed for every target."""
+        watch = Stopwatch()
+        bench = self._bench(seed, may_train)
+        said = {"seed": seed, "status": "ok", "reason": "", "properties": {}}
+        found = {name: {"metrics": {}, "evaluated": 0, "failed": 0} for name in self.experiment.targets}
+        try:
+            found = self._score(bench, self.experiment.learn(bench))
+        except Diverged as error:
+            said |= {"status": "diverged", "reason": str(error)}
+        except (ReplimatError, RuntimeError, ValueError) as error:
+            if not may_train:
+                raise
+            files.write_text(bench.folder / "error.txt", traceback.format_exc())
+            said |= {"status": "failed", "reason": str(error).splitlines()[0]}
+        spent = watch.read()
+        said |= {"seconds": spent["wall_seconds"], "peak_memory_mb": spent["peak_memory_mb"]}
+        return {name: said | values for name, values in found.items()}
+
+    def _bench(self, seed: int, may_train: bool) -> Bench:
+        return Bench(
+            arrays=self.arrays,
+            ids=np.array(self.metadata["ids"]),
+            folder=self.folder / f"seed{seed}",
+            seed=seed,
+            identity=identity_of(self.planned, seed),
+            label=f"{self.planned.paper}/{self.planned.name} seed {seed}",
+            device=self.device,
+            deterministic=self.deterministic,
+            may_train=may_train,
+        )
+
+    def _score(self, bench: Bench, predicted: dict[str, Predicted]) -> dict[str, dict]:
+        """Metrics by target; the predictions are written beside them."""
+        found = {}
+        for name, target in self.experiment.targets.items():
+            one = predicted[name]
+            path = predictions_path(self.folder, bench.seed, "" if name == self.experiment.target else name)
+            found[name] = score(target.task, one.ids, one.target, one.prediction, path, probabilities=one.probabilities)
+            found[name]["metrics"] |= _relative(target, one.target, one.prediction)
+            self.n_test[name] = len(one.ids)
+            self.baselines[name] = {
+                said: _trivial(target, one.target, values) for said, values in one.baselines.items()
+            }
+        return found
+
+    # ---------------------------------------------------------- the record
+
+    def _record(self, seeds: list[dict[str, dict]], watch: Stopwatch) -> dict:
+        measured = {name: self._measured(name, [seed[name] for seed in seeds]) for name in self.experiment.targets}
+        train, val, test = (int((self.arrays["part"] == k).sum()) for k in range(3))
+        if number := self.experiment.data.folds:
+            train = test * (number - 1) // number
+        top = describe(self.planned, measured) | {
+            "split": self.metadata["split"],
+            "n_train": train,
+            "n_val": val,
+            "full_protocol": full_protocol(self.planned),
+            "deterministic": False,
+            "leakage": self.metadata["leakage"],
+            "hardware": hardware(self.device),
+            "warnings": self.metadata["warnings"],
+        }
+        made_from = {name: self.metadata[name] for name in ("data_sha256", "split_sha256")}
+        return finish(
+            self.folder, top, made_from | {"prepared_key": self.metadata["key"], "device": self.device}, watch
+        )
+
+    def _measured(self, name: str, seeds: list[dict]) -> dict:
+        """What the record says of one target."""
+        target = self.experiment.targets[name]
+        hashes = {kind: self.metadata[kind].get(name) for kind in ("test_ids_sha256", "test_targets_sha256")}
+        return {
+            "unit": target.unit,
+            "task": target.task,
+            "primary_metric": RELATIVE if target.relative else primary_metric(target.task),
+            "classes": list(target.classes),
+            "n_test": self.n_test.get(name, 0),
+            "seeds": seeds,
+            "baselines": self.baselines.get(name, {}),
+            "provenance": {kind: value for kind, value in hashes.items() if value},
+        }
+
+
+def _relative(target: Target, true: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    return relative_errors(true, prediction) if target.relative else {}
+
+
+def _trivial(target: Target, true: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    """Metrics of a baseline's predictions, of classes given as probabilities [m, K]."""
+    if target.task == "multiclass":
+        return measure(target.task, true, values.argmax(axis=1), values)
+    return measure(target.task, true, values) | _relative(target, true, values)
