@@ -23,6 +23,7 @@ class Selection:
     """Rows of a dataset. require: targets that must all be finite (rows, and so the prepared file, are shared by all
     experiments with the same `require`); sizes in rows; per_atom: targets of the atoms that are kept too; split: name
     of the author's split that comes with the data, then sizes of 0 mean all of a part ("" is rebuilt from the seed);
+    ids: exactly these rows in this order, where what is learned from is simulated (they count as test rows);
     where: (target, value) pairs that every row must have; kin: target whose equal values mark related rows (crystals
     of one mineral), kept in one part if `apart`; folds: cross-validation instead of parts, every one of the n_test rows
     (0: all) is tested once and the classes of the first required target are spread evenly."""
@@ -35,6 +36,7 @@ class Selection:
     seed: int = SPLIT_SEED
     per_atom: tuple[str, ...] = ()
     split: str = ""
+    ids: tuple[str, ...] = ()
     where: tuple[tuple[str, float], ...] = ()
     kin: str = ""
     apart: bool = False

@@ -99,6 +99,8 @@ class Learning:
         train, val, test = (int((self.arrays["part"] == k).sum()) for k in range(3))
         if number := self.experiment.data.folds:
             train = test * (number - 1) // number
+        if self.experiment.data.ids:  # the rows are the crystals of simulated patterns
+            train, val = self.planned.settings.n_train, self.planned.settings.n_val
         top = describe(self.planned, measured) | {
             "split": self.metadata["split"],
             "n_train": train,

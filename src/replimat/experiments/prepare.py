@@ -7,7 +7,7 @@ import numpy as np
 
 from replimat import cards, datasets
 from replimat.datasets.base import Dataset, Structures
-from replimat.datasets.splits import Split, author_split, folds, leakage, split
+from replimat.datasets.splits import Split, author_split, folds, leakage, split, split_sha256
 from replimat.errors import DataError
 from replimat.experiments.base import Learned, Prepared, Selection, prepared_key, prepared_path
 from replimat.experiments.baselines import baselines, potential_baselines
@@ -81,6 +81,8 @@ def choose(data: Dataset, selection: Selection) -> tuple[Split, np.ndarray | Non
     usable = np.logical_and.reduce([np.isfinite(data.targets[name]) for name in selection.require])
     for name, value in selection.where:
         usable &= data.target(name) == value
+    if selection.ids:
+        return chosen_by_id(data, usable, selection.ids), None
     kin = data.target(selection.kin) if selection.apart else None
     if selection.folds:
         classes = data.target(selection.require[0])
@@ -92,6 +94,15 @@ def choose(data: Dataset, selection: Selection) -> tuple[Split, np.ndarray | Non
         known = ", ".join(data.splits) or "none"
         raise DataError(f"Dataset {data.name!r} has no split {selection.split!r} of its authors; it has: {known}.")
     return author_split(data.ids, usable, data.splits[selection.split], *sizes, selection.seed), None
+
+
+def chosen_by_id(data: Dataset, usable: np.ndarray, ids: tuple[str, ...]) -> Split:
+    """The usable rows of these ids in this order, all as test rows. Raises DataError for an id that is not there."""
+    row_of = {str(name): row for row, name in enumerate(data.ids) if usable[row]}
+    if unknown := [name for name in ids if name not in row_of]:
+        raise DataError(f"Dataset {data.name!r} has no usable row {', '.join(unknown)}.")
+    rows = np.array([row_of[name] for name in ids])
+    return Split(rows[:0], rows[:0], rows, split_sha256(rows[:0], rows[:0], data.ids[rows]))
 
 
 def shared_kin(arrays: dict[str, np.ndarray], kin: str) -> dict[str, int]:

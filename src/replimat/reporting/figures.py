@@ -1,6 +1,7 @@
 """Figures of one experiment: what it predicted against the truth, and how it learned. One idea each."""
 
 import csv
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from replimat.audit import rescore
 from replimat.cards import Claim
 from replimat.errors import DataError
 from replimat.records import RELEASED, Predictions, Run, conversion, number
+from replimat.reporting.confusion import draw_confusion
 from replimat.reporting.style import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, axis, canvas, metric_label
 
 TRIVIAL = {  # baselines drawn as levels
@@ -16,6 +18,7 @@ TRIVIAL = {  # baselines drawn as levels
     "pair_ridge": "ridge on 1/distance",
     "pair_potential": "best pair potential",
 }
+KEPT = ("latent", "novelty", "ramp", "cells", "measured", "mixtures")  # modules of this folder that draw <kind>.npz
 DENSE = 1500  # points above which they hide each other and a density is drawn
 
 
@@ -23,19 +26,41 @@ def draw_experiment(
     folder: Path, run: Run, predictions: dict[int, Predictions | None], run_folder: Path, reported: list[Claim]
 ) -> set[Path]:
     """Draw what an experiment's files allow into `folder`; returns the paths drawn."""
-    drawn = set()
     seed, found = next((seed, found) for seed, found in predictions.items() if found is not None)
     line = reported_value(run, reported)
-    if run.task in ("regression", "classification"):
-        path = folder / f"parity-{run.label}.png"
-        (draw_roc if run.task == "classification" else draw_parity)(path, run, seed, found, line)
-        drawn.add(path)
+    drawn = {_draw_predictions(folder, run, seed, found, line)} - {None}
+    if not run.is_part:
+        drawn |= draw_kept(folder, run, run_folder / f"seed{seed}")
     logs = {seed: log for seed in predictions if (log := read_log(run_folder / f"seed{seed}" / "log.csv"))}
     if logs:
         path = folder / f"learning-{run.label}.png"
         draw_learning(path, run, logs, line)
         drawn.add(path)
     return drawn
+
+
+def draw_kept(folder: Path, run: Run, kept: Path) -> set[Path]:
+    """Figures of arrays that the experiment kept for them, <kind>.npz: each by the module of its kind."""
+    drawn = set()
+    for kind in KEPT:
+        if (kept / f"{kind}.npz").is_file():
+            with np.load(kept / f"{kind}.npz", allow_pickle=False) as stored:
+                arrays = dict(stored.items())
+            path = folder / f"{kind}-{run.label}.png"
+            importlib.import_module(f"replimat.reporting.{kind}").draw(path, run, arrays)
+            drawn.add(path)
+    return drawn
+
+
+def _draw_predictions(folder: Path, run: Run, seed: int, found: Predictions, line: float | None) -> Path | None:
+    kinds = {"regression": ("parity", draw_parity), "classification": ("parity", draw_roc)}
+    kinds["multiclass"] = ("confusion", draw_confusion)
+    if run.task not in kinds:
+        return None
+    kind, draw = kinds[run.task]
+    path = folder / f"{kind}-{run.label}.png"
+    draw(path, run, seed, found, line)
+    return path
 
 
 def reported_value(run: Run, reported: list[Claim]) -> float | None:
@@ -69,9 +94,12 @@ def draw_parity(path: Path, run: Run, seed: int, found: Predictions, reported: f
         diagonal = np.array([low, high])
         axes.plot(diagonal, diagonal, color=GREY, linewidth=1.2, zorder=1)
         if reported is not None:
-            band = axes.fill_between(diagonal, diagonal - reported, diagonal + reported, color=VERMILION, alpha=0.3)
+            relative = run.primary_metric == "mape"
+            reach = diagonal * reported / 100 if relative else reported
+            band = axes.fill_between(diagonal, diagonal - reach, diagonal + reach, color=VERMILION, alpha=0.3)
             band.set(linewidth=0, zorder=1.5)
-            axes.legend([band], [f"truth ± reported MAE {number(reported)}"], loc="lower right")
+            said = f"{metric_label(run.primary_metric)} {number(reported)}" + (" %" if relative else "")
+            axes.legend([band], [f"truth ± reported {said}"], loc="lower right")
         if len(target) > DENSE:
             extent = (low, high, low, high)
             density = axes.hexbin(
@@ -86,7 +114,8 @@ def draw_parity(path: Path, run: Run, seed: int, found: Predictions, reported: f
         axes.set_ylabel(axis(f"predicted {target_name}", run.unit))
         outside = int(((prediction < low) | (prediction > high)).sum())
         axes.set_title(_title(run, seed, len(target)) + (f", {outside} outside the axes" if outside else ""))
-        _box(axes, run, rescore(run.task, target, prediction)["mae"], reported, (0.03, 0.97), "top")
+        ours = rescore(run.task, target, prediction)[run.primary_metric]
+        _box(axes, run, ours, reported, (0.03, 0.97), "top")
 
 
 def draw_roc(path: Path, run: Run, seed: int, found: Predictions, reported: float | None) -> None:
@@ -124,7 +153,7 @@ def draw_learning(path: Path, run: Run, logs: dict[int, dict[str, np.ndarray]], 
         for name, said in TRIVIAL.items():
             _level(top, run.baselines.get(name, {}).get(metric), f"{said} (test)", GREY, "--")
         top.margins(y=0.15)
-        if metric != "auc":
+        if metric not in ("auc", "accuracy"):
             top.set_yscale("log")
             _plain_log_ticks(top.yaxis)
         top.set_ylabel(axis(f"validation {metric_label(metric)}", run.unit_of(metric)))

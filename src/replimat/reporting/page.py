@@ -39,6 +39,13 @@ FIGURES = {
     "cost": "Accuracy against cost",
     "physics": "Physics of the potentials",
     "parity": "Predicted against true",
+    "confusion": "Confusion matrices",
+    "cells": "Lattice lengths by crystal system",
+    "latent": "Latent spaces",
+    "novelty": "Known, mixed and unknown phases",
+    "ramp": "Against temperature",
+    "measured": "Measured patterns",
+    "mixtures": "Mixtures",
     "learning": "Learning curves",
 }
 WEIGHED = ("REPRODUCED", "BETTER", "CONSISTENT", "INCONCLUSIVE", "WORSE")  # verdicts the margin decides

@@ -79,7 +79,18 @@ def canvas(path, size: tuple[float, float], **grid):
 
 def metric_label(metric: str) -> str:
     """A metric as it stands on an axis or in a table: MAE, AUC, validation MAE, EwT 0.02."""
-    known = {"mae": "MAE", "rmse": "RMSE", "mse": "MSE", "mad": "MAD", "auc": "AUC", "r2": "R²", "ewt": "EwT"}
+    known = {
+        "mape": "MAPE",
+        "top2": "Top-2",
+        "f1": "F1",
+        "mae": "MAE",
+        "rmse": "RMSE",
+        "mse": "MSE",
+        "mad": "MAD",
+        "auc": "AUC",
+        "r2": "R²",
+        "ewt": "EwT",
+    }
     if metric == "mad_mae":
         return "MAD:MAE"
     return " ".join(known.get(word, word) for word in metric.split("_"))

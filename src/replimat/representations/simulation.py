@@ -30,13 +30,14 @@ ROWS_AT_ONCE = 64  # patterns made in one step when a whole set is wanted
 class Conditions:
     """Range of everything that differs between two measurements; each pattern draws uniformly from all of them.
 
-    u, v, w, x, y: widths, see powder_pattern; b_iso: overall Debye-Waller B, angstrom^2; march: r of March-Dollase,
+    strain: relative change of all spacings of a crystal; u, v, w, x, y: widths, see powder_pattern; b_iso: overall Debye-Waller B, angstrom^2; march: r of March-Dollase,
     about the normal of one reflection of each crystal drawn at random (1 is no texture); shift: of the whole axis, in
     its unit; height: sample displacement over the radius of the goniometer; background: coefficients of 1, t, t^2, ...
     with t from -1 to 1 along the axis, and `hump`: height of a broad one at small angles, as of glass or air, all as
     shares of the highest peak; noise: standard deviation of Gaussian noise, as such a share.
     """
 
+    strain: Range = NONE
     u: Range = NONE
     v: Range = NONE
     w: Range = (0.01, 0.01)
@@ -97,7 +98,7 @@ def simulate(
     drawn = _Draw(n, device, generator)
     chosen, crystal = powders.picked(rows)
     of = pattern[crystal]  # pattern of each reflection  [R]
-    d = powders.d[chosen]
+    d = powders.d[chosen] * (1 + _Draw(len(rows), device, generator)(conditions.strain)[crystal])
     shape = PeakShape(*(drawn(getattr(conditions, name)) for name in ("u", "v", "w", "x", "y"))).of(of)
     area = powders.intensity[chosen] * instrument.geometry(d)
     if weights is not None:
