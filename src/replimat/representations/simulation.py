@@ -30,11 +30,12 @@ ROWS_AT_ONCE = 64  # patterns made in one step when a whole set is wanted
 class Conditions:
     """Range of everything that differs between two measurements; each pattern draws uniformly from all of them.
 
-    strain: relative change of all spacings of a crystal; u, v, w, x, y: widths, see powder_pattern; b_iso: overall Debye-Waller B, angstrom^2; march: r of March-Dollase,
-    about the normal of one reflection of each crystal drawn at random (1 is no texture); shift: of the whole axis, in
-    its unit; height: sample displacement over the radius of the goniometer; background: coefficients of 1, t, t^2, ...
-    with t from -1 to 1 along the axis, and `hump`: height of a broad one at small angles, as of glass or air, all as
-    shares of the highest peak; noise: standard deviation of Gaussian noise, as such a share.
+    strain: relative change of all spacings of a crystal; u, v, w, x, y: widths, see powder_pattern; b_iso: overall
+    Debye-Waller B, angstrom^2; march: r of March-Dollase, about the normal of one reflection of each crystal drawn at
+    random (1 is no texture); shift: of the whole axis, in its unit; height: sample displacement over the radius of the
+    goniometer; background: coefficients of 1, t, t^2, ... with t from -1 to 1 along the axis, and `hump`: height of a
+    broad one at small angles, as of glass or air, all as shares of the highest peak; noise: standard deviation of
+    Gaussian noise, as such a share.
     """
 
     strain: Range = NONE
