@@ -19,6 +19,7 @@ SCRIPTS = {
     "gap_step.py": [],
     "mtp_step.py": [],
     "nnp_step.py": [],
+    "powder_pattern.py": [],
 }
 
 

@@ -47,6 +47,9 @@ class Member(Card):
         return self
 
 
+MEMBER_COLUMNS = ["path", "save_as", "bytes", "sha256"]
+
+
 class RegistrySource(Card):
     """Files inside a published package: found by the package finder, checked, never executed."""
 
@@ -60,10 +63,14 @@ class RegistrySource(Card):
 
 
 class UrlSource(Card):
-    """A paper's own file by URL; taken from REPLIMAT_MIRROR first when that is set."""
+    """A paper's own files by URL; taken from REPLIMAT_MIRROR first when that is set.
+
+    Many members stand in a csv file beside the card (columns path, save_as, bytes, sha256), named by members_from.
+    """
 
     kind: Literal["url"]
     url: str
+    members_from: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+\.csv$")] | None = None
     members: list[Member] = Field(min_length=1)
 
 
@@ -127,11 +134,11 @@ class TargetCard(Card):
 
 
 class DatasetCard(Card):
-    """A dataset; or what authors released: weights, predictions; or targets and splits without structures."""
+    """A dataset; or what authors released: weights, predictions; targets and splits without structures; patterns."""
 
     name: Key
     title: str
-    kind: Literal["structures", "weights", "predictions", "targets"] = "structures"
+    kind: Literal["structures", "weights", "predictions", "targets", "patterns"] = "structures"
     data: Literal["embedded", "paper"] = "embedded"
     summary: str
     licence: str
@@ -139,7 +146,7 @@ class DatasetCard(Card):
     level_of_theory: str | None = None
     source: Source
     reader: Key | None = None  # module of replimat.datasets; None for weights
-    rows: int | None = None  # usable rows after the reader left out broken ones
+    rows: int | None = None  # usable rows after the reader left out broken ones; patterns
     periodic: bool = True
     targets: dict[Key, TargetCard] = Field(default_factory=dict)
     left_out: str | None = None  # which rows the reader leaves out, and why
@@ -356,10 +363,29 @@ def _read(kind: type[Card], path: Path):
         raise CardError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise CardError(f"{path}: expected a mapping of fields, got {type(content).__name__}.")
+    source = content.get("source")
+    if isinstance(source, dict) and "members_from" in source:
+        content["source"] = source | {"members": _members(path, source)}
     try:
         return kind(**content)
     except (ValidationError, TypeError) as error:
         raise CardError(f"{path}: {_first_fault(error)}") from error
+
+
+def _members(card: Path, source: dict) -> list[dict[str, str]]:
+    """The members a csv file beside the card lists. Raises CardError when it cannot be read."""
+    if "members" in source:
+        raise CardError(f"{card}: source has members and members_from; one of them.")
+    path = card.parent / PurePosixPath(str(source["members_from"])).name
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream, restkey="more")
+            members = list(reader)
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise CardError(f"{card}: its members_from cannot be read ({error}).") from error
+    if reader.fieldnames != MEMBER_COLUMNS:
+        raise CardError(f"{path}: columns are {reader.fieldnames}, expected {MEMBER_COLUMNS}.")
+    return members
 
 
 def _first_fault(error: Exception) -> str:

@@ -20,7 +20,8 @@ class Structures:
     """n structures packed end to end: the atoms of structure s are rows offsets[s]:offsets[s + 1].
 
     numbers: atomic numbers [N]; positions: cartesian, angstrom [N, 3]; cells: rows are lattice vectors, angstrom
-    [n, 3, 3], zero for molecules; offsets [n + 1]; periodic: crystals (True) or molecules (False).
+    [n, 3, 3], zero for molecules; offsets [n + 1]; periodic: crystals (True) or molecules (False); occupancies: share
+    of each site that is filled [N], atoms of several elements that share a site stand at one position; None: all full.
     """
 
     numbers: np.ndarray
@@ -28,6 +29,7 @@ class Structures:
     cells: np.ndarray
     offsets: np.ndarray
     periodic: bool
+    occupancies: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -51,20 +53,32 @@ class Structures:
         rows = np.asarray(rows)
         offsets = np.concatenate([[0], np.cumsum(self.sizes[rows])])
         atoms = self.atoms_of(rows)
-        return Structures(self.numbers[atoms], self.positions[atoms], self.cells[rows], offsets, self.periodic)
+        occupancies = None if self.occupancies is None else self.occupancies[atoms]
+        cells = self.cells[rows]
+        return Structures(self.numbers[atoms], self.positions[atoms], cells, offsets, self.periodic, occupancies)
 
     @classmethod
-    def pack(cls, structures: list[tuple[np.ndarray, np.ndarray, np.ndarray]], periodic: bool) -> "Structures":
-        """Pack (numbers [A], positions [A, 3], cell [3, 3]) triples."""
+    def pack(
+        cls,
+        structures: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+        periodic: bool,
+        occupancies: list[np.ndarray | None] | None = None,
+    ) -> "Structures":
+        """Pack (numbers [A], positions [A, 3], cell [3, 3]) triples, and the occupancies [A] of those that have any."""
         if not structures:
             raise DataError("No structures to pack: the list is empty.")
         numbers, positions, cells = zip(*structures, strict=True)
+        shares = None
+        if occupancies is not None and any(share is not None for share in occupancies):
+            filled = zip(numbers, occupancies, strict=True)
+            shares = np.concatenate([np.ones(len(z)) if share is None else share for z, share in filled])
         return cls(
             numbers=np.concatenate(numbers).astype(np.int16),
             positions=np.concatenate(positions).astype(np.float64),
             cells=np.stack(cells).astype(np.float64),
             offsets=np.concatenate([[0], np.cumsum([len(z) for z in numbers])]).astype(np.int64),
             periodic=periodic,
+            occupancies=shares,
         )
 
 
@@ -76,7 +90,7 @@ class Dataset:
     forces [N, 3], N atoms packed as in `structures`; units by name of a target or per-atom target; splits: the author's
     own splits by name, part of each row (0 train, 1 validation, 2 test, -1 unused) int8 [n]; left_out: id -> reason for
     every raw row that could not be used; missing: target -> id -> reason for every NaN; sha256 of the content
-    (structures, ids, targets, per-atom targets, splits).
+    (structures with their occupancies, ids, targets, per-atom targets, splits).
     """
 
     name: str
@@ -115,7 +129,8 @@ class Dataset:
         for array in (*packed, np.array(crystals.periodic), *self.targets.values()):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
-        for kind, arrays in (("per_atom", self.per_atom), ("split", self.splits)):
+        shares = {} if crystals.occupancies is None else {"occupancies": crystals.occupancies}
+        for kind, arrays in (("per_atom", self.per_atom), ("split", self.splits), ("structures", shares)):
             for name, array in arrays.items():
                 digest.update(f"{kind}.{name}{array.dtype.str}{array.shape}".encode())
                 digest.update(np.ascontiguousarray(array).tobytes())

@@ -28,6 +28,8 @@ def load(name: str) -> Dataset:
     card = cards.dataset(name)
     if card.reader is None:
         raise DataError(f"Dataset {name!r} has no reader ({card.kind}): it can be fetched and verified, not loaded.")
+    if card.kind == "patterns":
+        raise DataError(f"Dataset {name!r} holds measured patterns: use replimat.datasets.patterns.load_patterns.")
     path = cards.project_root() / "prepared" / "datasets" / f"{name}-{content_key(card)[:12]}.npz"
     if path.is_file():
         data = _restore(path)
@@ -40,7 +42,7 @@ def load(name: str) -> Dataset:
 
 
 def _read(card: DatasetCard, folder: Path, path: Path) -> Dataset:
-    data = _reader(card).read(folder, card)
+    data = reader_of(card).read(folder, card)
     check(data, card)
     return _keep(data, path)
 
@@ -105,7 +107,8 @@ def _check_target(data: Dataset, card: DatasetCard, name: str, values: np.ndarra
         )
 
 
-def _reader(card: DatasetCard):
+def reader_of(card: DatasetCard):
+    """The module that reads a dataset. Raises DataError when it cannot be used."""
     try:
         return importlib.import_module(f"replimat.datasets.{card.reader}")
     except ModuleNotFoundError as error:
@@ -114,7 +117,7 @@ def _reader(card: DatasetCard):
 
 def content_key(card: DatasetCard) -> str:
     """Hash of all that decides a dataset's content: raw files or settings, targets, and the code that reads them."""
-    source, reader = card.source, Path(_reader(card).__file__)
+    source, reader = card.source, Path(reader_of(card).__file__)
     identity = {
         "members": [[member.save_as, member.sha256] for member in source.members],
         "targets": {name: [target.unit, target.column] for name, target in card.targets.items()},
@@ -142,6 +145,8 @@ def _keep(data: Dataset, path: Path) -> Dataset:
     }
     arrays = {"numbers": crystals.numbers, "positions": crystals.positions, "cells": crystals.cells}
     arrays |= {"offsets": crystals.offsets, "ids": data.ids}
+    if crystals.occupancies is not None:
+        arrays["occupancies"] = crystals.occupancies
     for kind, named in (("target", data.targets), ("per_atom", data.per_atom), ("split", data.splits)):
         arrays |= {f"{kind}.{name}": values for name, values in named.items()}
     with atomic(path) as temporary, open(temporary, "wb") as stream:
@@ -160,7 +165,7 @@ def _restore(path: Path) -> Dataset:
     return Dataset(
         name=notes["name"],
         ids=content["ids"],
-        structures=Structures(*packed, periodic=notes["periodic"]),
+        structures=Structures(*packed, periodic=notes["periodic"], occupancies=content.get("occupancies")),
         targets=_named(content, "target."),
         units=notes["units"],
         left_out=notes["left_out"],

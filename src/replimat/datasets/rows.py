@@ -9,6 +9,7 @@ from replimat.cards import DatasetCard
 from replimat.datasets.base import Dataset, Structures
 
 LOG10 = "log10("  # a target of unit log10(GPa) is the logarithm of a column in GPa
+FULLEST = 1.05  # occupancy of a site; refined ones exceed 1 by their error
 
 
 @dataclass
@@ -18,17 +19,26 @@ class Rows:
     card: DatasetCard
     ids: list[str] = field(default_factory=list)
     structures: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    occupancies: list[np.ndarray | None] = field(default_factory=list)
     values: dict[str, list[float]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     missing: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def add(self, name: str, structure: tuple[np.ndarray, np.ndarray, np.ndarray], columns: dict) -> None:
-        """One row: its id, (numbers [A], positions [A, 3], cell [3, 3]) and its raw columns by name."""
-        if fault := structure_fault(*structure, self.card.periodic):
+    def add(
+        self,
+        name: str,
+        structure: tuple[np.ndarray, np.ndarray, np.ndarray],
+        columns: dict,
+        occupancies: np.ndarray | None = None,
+    ) -> None:
+        """One row: its id, (numbers [A], positions [A, 3], cell [3, 3]), its raw columns by name, occupancies [A]."""
+        atoms = len(structure[0]) if occupancies is None else occupancies.sum()
+        if fault := occupancy_fault(occupancies) or structure_fault(*structure, self.card.periodic, atoms):
             self.leave_out(name, fault)
             return
         self.ids.append(name)
         self.structures.append(structure)
+        self.occupancies.append(occupancies)
         for target, spec in self.card.targets.items():
             value, reason = target_value(columns[spec.column or target], spec.unit)
             self.values.setdefault(target, []).append(value)
@@ -41,7 +51,7 @@ class Rows:
 
     def dataset(self) -> Dataset:
         """The collected rows. Raises DataError when there is none."""
-        structures = Structures.pack(self.structures, self.card.periodic)
+        structures = Structures.pack(self.structures, self.card.periodic, self.occupancies)
         return Dataset(
             name=self.card.name,
             ids=np.array(self.ids),
@@ -53,15 +63,23 @@ class Rows:
         )
 
 
-def structure_fault(numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, periodic: bool) -> str:
-    """What makes a structure unusable; empty when nothing does."""
+def structure_fault(numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, periodic: bool, atoms: float) -> str:
+    """What makes a structure with that many atoms (its filled sites) unusable; empty when nothing does."""
     if len(numbers) == 0:
         return "no atoms"
     if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
         return "a coordinate is not finite"
-    if periodic and abs(np.linalg.det(cell)) < len(numbers):  # the densest crystals have 5 cubic angstrom per atom
-        return f"cell of {abs(np.linalg.det(cell)):.3g} cubic angstrom for {len(numbers)} atoms"
+    if periodic and abs(np.linalg.det(cell)) < atoms:  # the densest crystals have 5 cubic angstrom per atom
+        return f"cell of {abs(np.linalg.det(cell)):.3g} cubic angstrom for {atoms:g} atoms"
     return ""
+
+
+def occupancy_fault(occupancies: np.ndarray | None) -> str:
+    """What makes occupancies [A] unusable; empty when nothing does."""
+    if occupancies is None:
+        return ""
+    wrong = occupancies[~((occupancies > 0) & (occupancies <= FULLEST))]
+    return f"a site of occupancy {wrong[0]:g}, expected above 0 and at most {FULLEST:g}" if len(wrong) else ""
 
 
 def target_value(raw, unit: str) -> tuple[float, str]:

@@ -44,11 +44,21 @@ class Split:
     sha256: str
 
 
-def split(ids: np.ndarray, usable: np.ndarray, n_train: int, n_val: int, n_test: int, seed: int) -> Split:
+def split(
+    ids: np.ndarray,
+    usable: np.ndarray,
+    n_train: int,
+    n_val: int,
+    n_test: int,
+    seed: int,
+    kin: np.ndarray | None = None,
+) -> Split:
     """Random split of the `usable` rows (mask [n]) of a dataset with these ids [n].
 
     Test rows are drawn first, then validation, then training rows: the same rows are tested whatever n_train is.
-    Raises DataError when a part would be empty (validation may be) or there are too few rows.
+    kin: numbers [n]; rows of one number stay in one part, as far as that is filled: a group that does not fit is cut,
+    and the rest of it is not used. Raises DataError when a part would be empty (validation may be) or there are too
+    few rows.
     """
     rows = np.flatnonzero(usable)
     if min(n_train, n_test) < 1 or n_val < 0:
@@ -60,8 +70,45 @@ def split(ids: np.ndarray, usable: np.ndarray, n_train: int, n_val: int, n_test:
         )
     # Raw output of the bit generator: numpy promises it for ever, unlike the shuffles built on top of it.
     order = np.argsort(np.random.PCG64(seed).random_raw(len(rows)), kind="stable")
-    test, val, train = np.split(rows[order[:wanted]], [n_test, n_test + n_val])
+    rows = rows[order]
+    if kin is None:
+        test, val, train = np.split(rows[:wanted], [n_test, n_test + n_val])
+    else:
+        test, rows = _apart(rows, kin, n_test)
+        val, rows = _apart(rows, kin, n_val)
+        train = rows[:n_train]
+        if len(train) < n_train:
+            raise DataError(f"Too few rows: {len(train)} for training are left when kin stay together, not {n_train}.")
     return Split(train, val, test, split_sha256(ids[train], ids[val], ids[test]))
+
+
+def _apart(rows: np.ndarray, kin: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """`size` rows, whole groups in the order of their first member, and the rows that are no kin of them."""
+    _, first, group = np.unique(kin[rows], return_index=True, return_inverse=True)
+    together = rows[np.argsort(first[group], kind="stable")]
+    taken = together[:size]
+    return taken, rows[~np.isin(kin[rows], kin[taken])]
+
+
+def folds(
+    ids: np.ndarray, usable: np.ndarray, classes: np.ndarray, number: int, n: int, seed: int, kin: np.ndarray | None
+) -> tuple[Split, np.ndarray]:
+    """Cross-validation: `n` of the usable rows (0: all), each tested in one of `number` folds; their folds [n].
+
+    classes [rows of the dataset]: spread evenly over the folds; kin: rows of one number stay in one fold.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    rows = np.flatnonzero(usable)
+    rows = np.sort(rows[np.argsort(np.random.PCG64(seed).random_raw(len(rows)), kind="stable")][: n or None])
+    kind = StratifiedKFold if kin is None else StratifiedGroupKFold
+    fold = np.empty(len(rows), dtype=np.int8)
+    groups = None if kin is None else kin[rows]
+    for k, (_, tested) in enumerate(kind(number, shuffle=True, random_state=seed).split(rows, classes[rows], groups)):
+        fold[tested] = k
+    none = rows[:0]
+    parts = [ids[rows[fold == k]] for k in range(number)]
+    return Split(none, none, rows, sha256_json([[str(name) for name in part] for part in parts])), fold
 
 
 def author_split(

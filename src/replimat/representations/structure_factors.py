@@ -159,8 +159,8 @@ def _half_sphere(metric: np.ndarray, box: np.ndarray, d_min: float) -> tuple[np.
     metric: of reciprocal space, 1/angstrom^2 [3, 3]; box: largest |h|, |k|, |l|; the box runs over h >= 0, l fastest.
     """
     top = [int(reach) for reach in box]
-    h = np.arange(top[0] + 1)[:, None, None]
-    k, l = np.arange(-top[1], top[1] + 1)[:, None], np.arange(-top[2], top[2] + 1)  # noqa: E741
+    h = np.arange(top[0] + 1.0)[:, None, None]
+    k, l = np.arange(-top[1], top[1] + 1.0)[:, None], np.arange(-top[2], top[2] + 1.0)  # noqa: E741
     in_plane = k * (k * metric[1, 1] + (2 * metric[1, 2]) * l) + metric[2, 2] * (l * l)
     squared = h * (h * metric[0, 0] + (2 * metric[0, 1]) * k + (2 * metric[0, 2]) * l) + in_plane  # 1/d^2
     inside = squared <= 1 / d_min**2
@@ -194,7 +194,7 @@ def _phases(
 
     x: fractional [A, 3], atoms of one element together.
     """
-    h, k, l = (_turns(x[:, n], 0 if n == 0 else -int(reach), int(reach)) for n, reach in enumerate(box))  # noqa: E741
+    h, k, l = _turns(x, box)  # noqa: E741
     h = h * occupancy
     at_once = max(1, PHASES_AT_ONCE // k.numel())
     sizes = [count for _, count in groups]
@@ -202,17 +202,23 @@ def _phases(
     layers = []  # of the box, for each element
     for start in range(0, len(h), at_once):
         sheet = (h[start : start + at_once, None] * k).flatten(0, 1)  # [hk, A]
-        layers.append([one @ l.T for one, l in zip(torch.split(sheet, sizes, dim=1), columns, strict=True)])  # noqa: E741
-    return [
-        torch.cat(parts).flatten()[place] if len(parts) > 1 else parts[0].flatten()[place]
-        for parts in zip(*layers, strict=True)
-    ]
+        layers.append([one @ other.T for one, other in zip(torch.split(sheet, sizes, dim=1), columns, strict=True)])
+    if len(layers) == 1:
+        return [one.flatten()[place] for one in layers[0]]
+    return [torch.cat(parts).flatten()[place] for parts in zip(*layers, strict=True)]
 
 
-def _turns(x: Tensor, low: int, high: int) -> Tensor:
-    """exp(2 pi i n x) for n = low ... high [high - low + 1, A]."""
-    angle = 2 * torch.pi * torch.arange(low, high + 1, dtype=x.dtype, device=x.device)[:, None] * x
-    return torch.complex(angle.cos(), angle.sin())
+def _turns(x: Tensor, box: np.ndarray) -> tuple[Tensor, ...]:
+    """exp(2 pi i n x) along each axis: n = 0 ... H [H + 1, A], -K ... K [2 K + 1, A], -L ... L [2 L + 1, A].
+
+    All three in one table: for small crystals the number of calls is what they cost.
+    """
+    first, second, third = (int(reach) for reach in box)
+    n = np.concatenate([np.arange(first + 1), np.arange(-second, second + 1), np.arange(-third, third + 1)])
+    sizes = [first + 1, 2 * second + 1, 2 * third + 1]
+    along = x.T[np.repeat([0, 1, 2], sizes)]  # coordinate that each n multiplies  [H + 1 + 2 K + 1 + 2 L + 1, A]
+    angle = along * torch.as_tensor(2 * np.pi * n, dtype=x.dtype, device=x.device)[:, None]
+    return torch.split(torch.complex(angle.cos(), angle.sin()), sizes)
 
 
 def _pairs(counts: np.ndarray, groups: list[list[tuple[int, int]]]) -> tuple[np.ndarray, np.ndarray]:

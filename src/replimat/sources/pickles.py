@@ -16,13 +16,15 @@ NUMPY_GLOBALS = {
 }
 
 
-def load_pickle(path: Path, allowed: dict[tuple[str, str], tuple[str, str]]):
-    """The object in a pickle file. `allowed`: (module, name) in the pickle -> (module, name) used here.
+def load_pickle(path: Path, allowed: dict[tuple[str, str], tuple[str, str]], start: int = 0):
+    """The object in a pickle file. `allowed`: (module, name) in the pickle -> (module, name) used here;
+    start: the byte at which the pickle begins.
 
     Raises SourceError naming the first global that is not on the list, or when the file is not a whole pickle.
     """
     try:
         with open(path, "rb") as stream:
+            stream.seek(start)
             return _Restricted(stream, allowed, path).load()
     except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, TypeError, ValueError) as error:
         raise SourceError(f"{path}: not a readable pickle ({type(error).__name__}: {error}).") from error
