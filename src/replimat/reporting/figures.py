@@ -139,8 +139,9 @@ def draw_roc(path: Path, run: Run, seed: int, found: Predictions, reported: floa
 
 def draw_learning(path: Path, run: Run, logs: dict[int, dict[str, np.ndarray]], reported: float | None) -> None:
     """The validation metric of every seed by epoch, with the reported test value and the baselines; below, the loss."""
-    metric = run.primary_metric
+    metric = _logged_metric(run, logs)
     column = f"val_{run.target}_{metric}" if run.is_part else f"val_{metric}"
+    primary = metric == run.primary_metric
     with canvas(path, (5.4, 5.0), nrows=2, sharex=True, height_ratios=(2, 1)) as (_, (top, bottom)):
         for log in logs.values():
             if column in log:
@@ -149,9 +150,9 @@ def draw_learning(path: Path, run: Run, logs: dict[int, dict[str, np.ndarray]], 
                 bottom.plot(log["epoch"] + 1, log["train_loss"], color=ORANGE, linewidth=1.5)
             if "val_loss" in log:
                 bottom.plot(log["epoch"] + 1, log["val_loss"], color=BLUE, linewidth=1.5, alpha=0.9)
-        _level(top, reported, "reported (test)", VERMILION, "-")
+        _level(top, reported if primary else None, "reported (test)", VERMILION, "-")
         for name, said in TRIVIAL.items():
-            _level(top, run.baselines.get(name, {}).get(metric), f"{said} (test)", GREY, "--")
+            _level(top, run.baselines.get(name, {}).get(metric) if primary else None, f"{said} (test)", GREY, "--")
         top.margins(y=0.15)
         if metric not in ("auc", "accuracy"):
             top.set_yscale("log")
@@ -166,6 +167,15 @@ def draw_learning(path: Path, run: Run, logs: dict[int, dict[str, np.ndarray]], 
 
 
 # ---------------------------------------------------------------- helpers
+
+
+def _logged_metric(run: Run, logs: dict[int, dict[str, np.ndarray]]) -> str:
+    """The primary metric, or what was watched in its place while training."""
+    columns = next(iter(logs.values()))
+    if run.is_part or f"val_{run.primary_metric}" in columns:
+        return run.primary_metric
+    watched = [name.removeprefix("val_") for name in columns if name.startswith("val_") and name != "val_loss"]
+    return watched[0] if watched else run.primary_metric
 
 
 def _limits(target: np.ndarray, prediction: np.ndarray) -> tuple[float, float]:
