@@ -17,6 +17,7 @@ import numpy as np
 
 from replimat import cards, files
 from replimat.audit import faults
+from replimat.margins import is_score
 from replimat.records import Run, finite, number, shown
 from replimat.reporting.comparison import Outcome, load_outcomes
 from replimat.reporting.figures import TRIVIAL
@@ -24,7 +25,6 @@ from replimat.reporting.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, S
 from replimat.reporting.tables import write_csv
 
 RESAMPLES = 1000
-HIGHER = ("auc",)  # primary metrics of which more is better
 BASELINES = TRIVIAL | {"mean": "mean predictor"}
 CAVEAT = {
     "smoke": "Smoke scale trains for seconds: these ranks only show that the code runs.",
@@ -121,7 +121,7 @@ def _work(run: Run) -> tuple | None:
 
 def _group(outcomes: list[Outcome]) -> Group:
     first = outcomes[0].run
-    sign = -1 if first.primary_metric in HIGHER else 1
+    sign = -1 if is_score(first.primary_metric) else 1  # more is better, or less
     entries = {id(one): _entry(one) for one in outcomes}
     baselines = [
         Entry(label, value)
@@ -274,7 +274,7 @@ def draw_ranking(path: Path, groups: list[Group], scale: str) -> None:
 
 def _behind(group: Group, value: float, best: float) -> float:
     """Error relative to that of the best model: 1 for the best, infinite when the best makes none."""
-    error, least = (1 - value, 1 - best) if group.run.primary_metric in HIGHER else (value, best)
+    error, least = (1 - value, 1 - best) if is_score(group.run.primary_metric) else (value, best)
     if least == 0:
         return 1.0 if error == 0 else float("inf")
     return error / least
