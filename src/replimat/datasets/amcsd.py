@@ -20,7 +20,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from ase.data import atomic_masses, atomic_numbers
 
 from replimat.cards import DatasetCard
 from replimat.datasets.base import Dataset
@@ -45,8 +44,13 @@ ROWS = """
 """
 
 
-ATOMIC_NUMBERS = atomic_numbers | {"D": 1}
-MASSES = {symbol: atomic_masses[number] for symbol, number in atomic_numbers.items()} | {"D": 2.014}
+@cache
+def elements() -> tuple[dict[str, int], dict[str, float], np.ndarray]:
+    """Atomic numbers and masses (dalton) by symbol, D among them, and masses by atomic number."""
+    from ase.data import atomic_masses, atomic_numbers
+
+    masses = {symbol: float(atomic_masses[number]) for symbol, number in atomic_numbers.items()}
+    return atomic_numbers | {"D": 1}, masses | {"D": 2.014}, atomic_masses
 
 
 class Unusable(Exception):
@@ -284,10 +288,11 @@ def element_of(label: str, formula: dict[str, float]) -> int:
     """Atomic number of a site such as SiT1, OA or Wat2 (the O of a water): the longest match in the formula."""
     if label.startswith("Wat"):
         return 8
+    numbers, _, _ = elements()
     for pattern in (r"[A-Z][a-z]", r"[A-Z]"):
         found = re.match(pattern, label)
-        if found and found[0] in formula and found[0] in ATOMIC_NUMBERS:
-            return ATOMIC_NUMBERS[found[0]]
+        if found and found[0] in formula and found[0] in numbers:
+            return numbers[found[0]]
     raise Unusable(f"site {label!r} is no element of the formula")
 
 
@@ -306,18 +311,20 @@ def _check_distances(labels, sites, shares, fractional, site, cell) -> None:
 
 def _check_composition(numbers: np.ndarray, shares: np.ndarray, formula: dict[str, float]) -> None:
     """Raise Unusable where the cell's elements other than hydrogen are not in the proportions of the formula."""
-    heavy = {symbol: amount for symbol, amount in formula.items() if ATOMIC_NUMBERS[symbol] > 1}
+    number_of, _, _ = elements()
+    heavy = {symbol: amount for symbol, amount in formula.items() if number_of[symbol] > 1}
     total, expected = shares[numbers > 1].sum(), sum(heavy.values())
     for symbol, amount in heavy.items():
-        found = shares[numbers == ATOMIC_NUMBERS[symbol]].sum() / total if total else 0.0
+        found = shares[numbers == number_of[symbol]].sum() / total if total else 0.0
         if abs(found - amount / expected) > SHARES:
             raise Unusable(f"{found:.3f} of the atoms are {symbol}, in the formula {amount / expected:.3f} (without H)")
 
 
 def _check_density(numbers, shares, cell, formula: dict[str, float], reported: str) -> None:
     """Raise Unusable where the density in g/cm3 differs from the reported one; hydrogen is left out of both."""
-    masses = {symbol: MASSES[symbol] * amount for symbol, amount in formula.items()}
-    heavy = sum(mass for symbol, mass in masses.items() if ATOMIC_NUMBERS[symbol] > 1)
+    number_of, mass_of, atomic_masses = elements()
+    masses = {symbol: mass_of[symbol] * amount for symbol, amount in formula.items()}
+    heavy = sum(mass for symbol, mass in masses.items() if number_of[symbol] > 1)
     if not heavy:
         return
     found = (shares * atomic_masses[numbers])[numbers > 1].sum() / abs(np.linalg.det(cell)) * DALTON
