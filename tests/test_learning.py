@@ -1,6 +1,8 @@
 """Experiments that learn in their own way: the record, its audit, stored weights, figures, and splits that keep kin."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -256,3 +258,22 @@ def test_patterns_from_powders_differ_in_training_and_not_in_evaluation():
     assert not torch.equal(model(rows), model(rows))
     model.eval()
     assert torch.equal(model(rows), model(rows))
+
+
+def test_fitting_needs_neither_pymatgen_nor_ase():
+    """A training machine has the torch stack: planning, keys of prepared files and learning must do with it."""
+    code = """
+import sys
+for name in ("pymatgen", "ase", "spglib", "rdata", "phonopy"):
+    sys.modules[name] = None
+from replimat import cards
+from replimat.experiments.catalogue import plan_paper
+from replimat.experiments.base import Learned, prepared_key
+import replimat.experiments.learning
+papers = [key for key in cards.paper_keys() if cards.paper(key).family == "characterisation"]
+found = [one for key in papers for one in plan_paper(key, "laptop") if isinstance(one.experiment, Learned)]
+print(len({prepared_key(one.experiment) for one in found}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0

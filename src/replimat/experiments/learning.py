@@ -3,6 +3,7 @@
 import traceback
 
 import numpy as np
+import torch
 
 from replimat import cards, files
 from replimat.errors import ReplimatError
@@ -52,6 +53,7 @@ class Learning:
         bench = self._bench(seed, may_train)
         said = {"seed": seed, "status": "ok", "reason": "", "properties": {}}
         found = {name: {"metrics": {}, "evaluated": 0, "failed": 0} for name in self.experiment.targets}
+        torch.manual_seed(seed)  # the first weights of every network
         try:
             found = self._score(bench, self.experiment.learn(bench))
         except Diverged as error:

@@ -32,7 +32,8 @@ def draw_experiment(
     if not run.is_part:
         drawn |= draw_kept(folder, run, run_folder / f"seed{seed}")
     logs = {seed: log for seed in predictions if (log := read_log(run_folder / f"seed{seed}" / "log.csv"))}
-    if logs:
+    columns = next(iter(logs.values()), {})
+    if logs and (not run.is_part or f"val_{run.target}_{run.primary_metric}" in columns):  # a part may go unwatched
         path = folder / f"learning-{run.label}.png"
         draw_learning(path, run, logs, line)
         drawn.add(path)
