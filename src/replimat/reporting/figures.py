@@ -17,6 +17,7 @@ TRIVIAL = {  # baselines drawn as levels
     "random_forest": "random forest",
     "pair_ridge": "ridge on 1/distance",
     "pair_potential": "best pair potential",
+    "principal_components": "principal components",
 }
 KEPT = ("latent", "novelty", "ramp", "cells", "measured", "mixtures")  # modules of this folder that draw <kind>.npz
 DENSE = 1500  # points above which they hide each other and a density is drawn

@@ -95,5 +95,5 @@ def _shown(row: dict, column: str) -> str:
     if column == "reported":
         value = reported(row) + (" (*recalled*)" if row.get("seen") == "recalled" else "")
     if column == "claim_id":
-        value = value or row.get("experiment")
+        value = value or ": ".join(filter(None, [row.get("experiment"), row.get("target")]))
     return str("" if value is None else value).replace("|", "\\|").replace("\n", " ")
