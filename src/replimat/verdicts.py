@@ -54,6 +54,9 @@ BASELINES = {
     "pair_ridge": "ridge regression on inverse distances",
     "pair_potential": "best pair potential",
     "majority": "most frequent class",
+    "nearest_pattern": "nearest training pattern",
+    "pattern_ridge": "ridge regression on the pattern",
+    "principal_components": "principal components",
 }
 OF_ONE_CLASS = ("recall", "specificity", "precision")
 MIN_SEEDS = 3  # with two, t(0.95, 1) = 6.3: the interval says nothing

@@ -17,7 +17,7 @@ def draw_confusion(path: Path, run: Run, seed: int, found: Predictions, reported
     counts = confusion(target, prediction, len(names))
     rows = counts.sum(axis=1)
     share = counts / np.maximum(rows, 1)[:, None]
-    size = 2.6 + 0.62 * len(names)
+    size = 3.0 + 0.6 * len(names)
     with canvas(path, (size + 0.6, size)) as (figure, axes):
         axes.grid(False)
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -34,5 +34,6 @@ def draw_confusion(path: Path, run: Run, seed: int, found: Predictions, reported
 
 def _said(run: Run, target: np.ndarray, prediction: np.ndarray, reported: float | None) -> str:
     scores = multiclass(target, prediction)
-    said = f"accuracy {number(scores['accuracy'])}, balanced {number(scores['balanced_accuracy'])}"
-    return f"{said}, n = {len(target):,}" + (f"\nreported accuracy {number(reported)}" if reported is not None else "")
+    said = f"accuracy {scores['accuracy']:.3f}, n = {len(target):,}"
+    said += f", reported {number(reported)}" if reported is not None else ""
+    return f"{said}\nbalanced accuracy {scores['balanced_accuracy']:.3f}"
