@@ -95,6 +95,14 @@ def test_kin_stay_in_one_part():
         split(IDS, EVERY, 47, 1, 12, seed=1, kin=KIN)  # the cut group's rest cannot be used
 
 
+def test_large_groups_of_kin_are_not_tested_first():
+    kin = np.repeat(np.arange(40), np.where(np.arange(40) < 4, 40, 4))  # four groups of 40, as large as all others
+    ids, every = np.arange(len(kin)).astype(str), np.ones(len(kin), dtype=bool)
+    tested = [split(ids, every, 100, 0, 60, seed, kin).test for seed in range(60)]
+    large = np.mean([(kin[rows] < 4).mean() for rows in tested])
+    assert 0.35 < large < 0.65  # half of all rows; by turn of the first row it would be 0.8 or more
+
+
 @pytest.mark.parametrize("apart", [False, True])
 def test_folds_test_every_row_once_with_all_classes(apart):
     classes = np.arange(60) % 12 // 4.0

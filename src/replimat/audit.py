@@ -228,7 +228,7 @@ def _classification(target: np.ndarray, prediction: np.ndarray) -> dict[str, flo
 
     if set(np.unique(target)) != {0.0, 1.0}:
         return {}
-    label = prediction >= 0.5
+    label = prediction > 0.5
     return {
         "auc": metrics.roc_auc_score(target, prediction),
         "accuracy": metrics.accuracy_score(target, label),

@@ -83,9 +83,14 @@ def split(
 
 
 def _apart(rows: np.ndarray, kin: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """`size` rows, whole groups in the order of their first member, and the rows that are no kin of them."""
-    _, first, group = np.unique(kin[rows], return_index=True, return_inverse=True)
-    together = rows[np.argsort(first[group], kind="stable")]
+    """`size` of these rows in random order, whole groups at a time, and the rows that are no kin of them.
+
+    A group's turn is that of its lowest row: by its first row in random order large groups would come first.
+    """
+    ascending = np.argsort(rows, kind="stable")
+    _, lowest = np.unique(kin[rows[ascending]], return_index=True)
+    _, group = np.unique(kin[rows], return_inverse=True)
+    together = rows[np.argsort(ascending[lowest][group], kind="stable")]
     taken = together[:size]
     return taken, rows[~np.isin(kin[rows], kin[taken])]
 

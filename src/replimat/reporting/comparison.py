@@ -12,7 +12,7 @@ from pathlib import Path
 from replimat import cards, files
 from replimat.audit import Check, check_run, check_together, faults
 from replimat.cards import Claim, ExperimentCard, PaperCard
-from replimat.errors import ExperimentError
+from replimat.errors import ExperimentError, ReplimatError
 from replimat.records import Predictions, Run, read_predictions, read_run, run_folder
 from replimat.reporting.expected import expected_of
 from replimat.reporting.tables import read_table, write_tables
@@ -98,7 +98,7 @@ def _outcomes(paper: str, name: str, card: ExperimentCard, scale: str, runs_dir:
     outcomes = [Outcome(name, target, card, folder) for target in card.claims_by_target]
     for outcome in outcomes:
         if run is None:
-            outcome.absent = _why_absent(outcome, scale)
+            outcome.absent = _why_absent(outcome, paper, scale)
         else:
             _judgeable(outcome, run)
     return outcomes
@@ -116,11 +116,20 @@ def _judgeable(outcome: Outcome, run: Run) -> None:
     outcome.checks = check_run(outcome.run, outcome.predictions, expected_of(outcome.run))
 
 
-def _why_absent(outcome: Outcome, scale: str) -> str:
+def _needed(paper: str, name: str, scale: str) -> list[str]:
+    """Datasets that an experiment needs, as far as they have cards."""
+    from replimat.experiments.catalogue import plan_one
+
+    try:
+        return [one for one in plan_one(paper, name, scale).datasets if one in cards.dataset_names()]
+    except (ReplimatError, ImportError):
+        return []
+
+
+def _why_absent(outcome: Outcome, paper: str, scale: str) -> str:
     if outcome.card.at(scale) is None:
         return f"its card has no settings for {scale} scale" + (f": {outcome.card.note}" if outcome.card.note else "")
-    needed = {outcome.card.dataset, outcome.card.weights, outcome.card.predictions} & set(cards.dataset_names())
-    if paper_data := sorted(name for name in needed if cards.dataset(name).data == "paper"):
+    if paper_data := [name for name in _needed(paper, outcome.name, scale) if cards.dataset(name).data == "paper"]:
         return f"needs the paper's own data ({', '.join(paper_data)}), which the embedded suite does not fetch"
     started = outcome.folder.is_dir() and any(outcome.folder.iterdir())
     return "started and never finished: no run.json" if started else f"not run yet at {scale} scale"

@@ -175,7 +175,7 @@ def draw(instrument: Instrument, x: Tensor, area: Tensor, fwhm: Tensor, share: T
         centre = place[rows].round()
         at = centre[:, None] + torch.arange(-reach, reach + 1, device=area.device)  # [r, 2 reach + 1]
         height = area[rows, None] * pseudo_voigt((at - place[rows, None]) * step, fwhm[rows, None], share[rows, None])
-        on = (at >= 0) & (at < points)
+        on = (at >= 0) & (at < points) & ((at - centre[:, None]).abs() <= half[rows, None])
         where = (row[rows, None] * points + at.clamp(0, points - 1).long()).flatten()
         pattern.index_add_(0, where, (height * on).flatten())
     return pattern.view(n, points)
