@@ -13,6 +13,7 @@ from replimat import cards, files
 from replimat.audit import Check, check_run, check_together, faults
 from replimat.cards import Claim, ExperimentCard, PaperCard
 from replimat.errors import ExperimentError, ReplimatError
+from replimat.margins import is_score
 from replimat.records import Predictions, Run, read_predictions, read_run, run_folder
 from replimat.reporting.expected import expected_of
 from replimat.reporting.tables import read_table, write_tables
@@ -166,6 +167,7 @@ def _row(paper: str, scale: str, claim: Claim | None, outcome: Outcome | None, a
     )
     row = {"paper": paper, "scale": scale, "experiment": outcome.name if outcome else ""}
     row |= _claim_columns(claim) | _run_columns(outcome) | _verdict_columns(found, checks)
+    row["baseline_other"] = _best_other(found.baselines or {}, row)
     if run and outcome.card.note:
         row["reason"] = f"{row['reason']}. {outcome.card.note}"
     return row
@@ -231,7 +233,6 @@ def _verdict_columns(found: Verdict, checks: list[Check]) -> dict:
         "reason": found.reason,
         "baseline_mean": baselines.get("mean"),
         "baseline_rf": baselines.get("random_forest"),
-        "baseline_other": next((baselines[name] for name in baselines if name not in ("mean", "random_forest")), None),
         "low": found.low,
         "high": found.high,
         "eps": found.eps,
@@ -240,6 +241,13 @@ def _verdict_columns(found: Verdict, checks: list[Check]) -> dict:
         "counted": found.counted,
         "checks": f"{sum(check.ok for check in made)}/{len(made)}" if made else "",
     }
+
+
+def _best_other(baselines: dict[str, float], row: dict) -> float | None:
+    """The best baseline that has no column of its own."""
+    others = [value for name, value in baselines.items() if name not in ("mean", "random_forest")]
+    higher = row.get("direction") == "higher" or (not row.get("claim_id") and is_score(row.get("metric") or ""))
+    return (max if higher else min)(others, default=None)
 
 
 def _same(values: list) -> object:
