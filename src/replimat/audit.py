@@ -268,11 +268,16 @@ def _reconstruction(target: np.ndarray, prediction: np.ndarray) -> dict[str, flo
     return {"reconstruction_error": float(np.abs(prediction - target).mean())}
 
 
+def _search_volume(target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    return {"reduction": np.prod((target / prediction) ** (1 / len(target)))}
+
+
 SCORERS = {
     "regression": _regression,
     "classification": _classification,
     "multiclass": _multiclass,
     "reconstruction": _reconstruction,
+    "search_volume": _search_volume,
 }
 
 

@@ -140,7 +140,7 @@ class Target:
     judge it by its error over the true value.
     """
 
-    task: Literal["regression", "classification", "multiclass", "reconstruction"]
+    task: Literal["regression", "classification", "multiclass", "reconstruction", "search_volume"]
     unit: str = "1"
     classes: tuple[str, ...] = ()
     relative: bool = False

@@ -10,6 +10,7 @@ from replimat.evaluation import classification as two_classes
 from replimat.evaluation import multiclass as several_classes
 from replimat.evaluation import reconstruction as autoencoding
 from replimat.evaluation import regression as scalars
+from replimat.evaluation import search_volume as searching
 from replimat.evaluation.multiclass import multiclass
 from replimat.evaluation.within_threshold import within_threshold
 from replimat.experiments.catalogue import Planned
@@ -22,11 +23,13 @@ PRIMARY = {
     "classification": two_classes.PRIMARY,
     "multiclass": several_classes.PRIMARY,
     "reconstruction": autoencoding.PRIMARY,
+    "search_volume": searching.PRIMARY,
 }
 SCORES = {
     "regression": scalars.regression,
     "classification": two_classes.classification,
     "reconstruction": autoencoding.reconstruction,
+    "search_volume": searching.search_volume,
 }
 
 
