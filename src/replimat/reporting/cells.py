@@ -46,7 +46,7 @@ def draw(path: Path, run: Run, arrays: dict[str, np.ndarray]) -> None:
         axes.set_ylim(-0.7, len(names) - 0.3)
         axes.set_xlabel(f"error of a lattice length (%); shaded: within {BAND} %")
         axes.set_title(f"{run.paper} · {run.label}\n{len(names)} measured patterns, three lengths of each")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=2)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.1))
 
 
 def reported_lengths(claims: tuple[Claim, ...], names: np.ndarray) -> tuple[np.ndarray, list[str]]:
