@@ -230,7 +230,7 @@ def test_stored_weights_are_used_and_without_them_nothing_is_scored(planned, mon
     with pytest.raises(ExperimentError, match="no weights of these settings"):
         Learning(planned, "cpu").evaluate()
     first = Learning(planned, "cpu").fit()
-    monkeypatch.setattr("replimat.experiments.bench.train", None)  # a second training would fail
+    monkeypatch.setattr("replimat.training.fit.train", None)  # a second training would fail
     again = Learning(planned, "cpu").evaluate()
     assert again["seeds"][0]["metrics"] == first["seeds"][0]["metrics"]
 

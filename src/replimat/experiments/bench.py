@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,7 @@ from replimat.errors import ExperimentError
 from replimat.experiments.provenance import Stopwatch
 from replimat.experiments.weights import NO_WEIGHTS, keep_weights, seconds_trained
 from replimat.representations.simulation import Powders
-from replimat.training.fit import finished, predict, train
 from replimat.training.settings import Training
-from replimat.training.task import SupervisedTask, Task
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,17 @@ class Bench:
         train_rows: np.ndarray | None = None,
         val_rows: np.ndarray | None = None,
         name: str = "",
-        task: Callable[[nn.Module, Training, float], Task] = SupervisedTask,
+        task: Callable[[nn.Module, Training, float], Any] | None = None,
     ) -> nn.Module:
         """Train a model in place, or load its weights if they are there, and return it in evaluation mode.
 
         data gives batches of (model inputs, targets); rows are numbers of its items, those of the parts by default;
-        name tells several models of one seed apart. Killed at any moment, the same call continues. Raises
-        ExperimentError if the weights are not there and nothing may be trained.
+        name tells several models of one seed apart; task: of Lightning, SupervisedTask by default. Killed at any
+        moment, the same call continues. Raises ExperimentError if the weights are not there and nothing may be trained.
         """
+        from replimat.training.fit import finished, train  # seconds of imports, which no plan needs
+        from replimat.training.task import SupervisedTask
+
         folder = self.folder / name if name else self.folder
         stored, identity = folder / "model.safetensors", files.sha256_json([self.identity, name])
         if seconds_trained(stored, identity) is not None:
@@ -89,7 +91,7 @@ class Bench:
             device=self.device,
             deterministic=self.deterministic,
             label=f"{self.label} {name}".strip(),
-            task=task,
+            task=task or SupervisedTask,
         )
         keep_weights(stored, model, identity, watch.read()["wall_seconds"])
         finished(folder)
@@ -97,6 +99,8 @@ class Bench:
 
     def predict(self, model: nn.Module, data: Dataset, rows: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """Raw outputs of a model for the given items of `data` in their order [n, ...]."""
+        from replimat.training.fit import predict
+
         return predict(model, data, torch.as_tensor(rows), batch_size, self.device)
 
     def keep(self, name: str, **arrays: np.ndarray | Tensor) -> None:

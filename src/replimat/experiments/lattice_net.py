@@ -25,7 +25,6 @@ from replimat.representations.powder import PowderReflections
 from replimat.representations.powder_pattern import ConstantWavelength
 from replimat.representations.simulation import Conditions, simulate_all
 from replimat.training.patterns import FixedPatterns, FromPowders, PowderRows
-from replimat.training.relative import RelativeTask
 from replimat.training.settings import Training
 
 INSTRUMENT = ConstantWavelength(1.54056, 0.0, 90.0, 9000)  # copper K alpha 1
@@ -184,6 +183,8 @@ def everyone(bench: Bench, of: Crystals, settings: ScaleSettings, name: str = ""
 
 def fitted(bench: Bench, of: Crystals, how: Modifications, settings: ScaleSettings, name: str) -> LatticeNet:
     """A network trained on the crystals; it starts from the mean lengths and their spread."""
+    from replimat.training.relative import RelativeTask
+
     train, val = of.rows("train"), of.rows("val")
     known = torch.as_tensor(of.lengths[train])
     network = LatticeNet(pool=int(settings.model["pool"]), centre=known.mean(dim=0), spread=known.std(dim=0))
