@@ -84,5 +84,5 @@ def broadened(pattern: Tensor, sigma: Tensor) -> Tensor:
     """Each pattern [n, P] convolved with a Gaussian of standard deviation sigma (points) [n]."""
     length = pattern.shape[1] + PADDING
     frequency = torch.fft.rfftfreq(length, device=pattern.device)  # 1/points
-    damping = torch.exp(-2 * (torch.pi * sigma[:, None] * frequency) ** 2)
+    damping = sum(torch.exp(-2 * (torch.pi * sigma[:, None] * f) ** 2) for f in (frequency, 1 - frequency))  # sampled
     return torch.fft.irfft(torch.fft.rfft(pattern, length) * damping, length)[:, : pattern.shape[1]]
