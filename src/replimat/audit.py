@@ -34,6 +34,9 @@ class Expected:
     test_targets_sha256: str | None = None
 
 
+Samples = Mapping[str, np.ndarray]  # columns of the table of what a seed generated
+
+
 @dataclass(frozen=True)
 class Check:
     """`ok` is True, False, or None when the check could not be made; `message` says what came and what was expected."""
@@ -43,15 +46,19 @@ class Check:
     message: str = ""
 
 
-def check_run(run: Run, predictions: Mapping[int, Predictions | None], expected: Expected) -> list[Check]:
-    """Every check of one run; predictions by seed. A crashed run has nothing to check."""
+def check_run(run: Run, predictions: Mapping[int, Predictions | Samples | None], expected: Expected) -> list[Check]:
+    """Every check of one run; predictions, or tables of what was generated, by seed. A crashed run has nothing to
+    check.
+    """
     if run.status == "failed":
         return []
     finished = [seed for seed in run.seeds if seed.status == "ok"]
     checks = [_unit(run, expected), _protocol(run), _keys(run, expected)]
     for seed in finished:
         checks.append(_counts(run, seed))
-        if run.task in SCORERS:
+        if run.task == "generation":
+            checks += _against_samples(run, seed, predictions.get(seed.seed))
+        elif run.task in SCORERS:
             checks += _against_predictions(run, seed, predictions.get(seed.seed), expected)
     return checks
 
@@ -112,7 +119,7 @@ def _keys(run: Run, expected: Expected) -> Check:
 def _counts(run: Run, seed: SeedResult) -> Check:
     name = "counts"
     if run.n_test is None or seed.evaluated is None or seed.failed is None:
-        lacking = run.task in SCORERS
+        lacking = run.task in SCORERS or run.task == "generation"
         return Check(name, False if lacking else None, f"seed {seed.seed} does not say how many rows it evaluated")
     if seed.evaluated < 0 or seed.failed < 0 or seed.evaluated + seed.failed != run.n_test:
         said = f"{seed.evaluated} evaluated + {seed.failed} failed is not n_test {run.n_test}"
@@ -210,6 +217,53 @@ def _baseline(run: Run, target: np.ndarray) -> Check:
     return Check("baseline unit", ok, "" if ok else message)
 
 
+# ------------------------------------------------------------ the samples
+
+
+def _against_samples(run: Run, seed: SeedResult, found: Samples | None) -> list[Check]:
+    if found is None:
+        return [Check("re-scored", None, f"seed {seed.seed} has no samples.parquet")]
+    return [_sample_rows(seed, found), _rescored_samples(seed, found)]
+
+
+def _sample_rows(seed: SeedResult, found: Samples) -> Check:
+    name = "rows"
+    made = found["of"] == "made"
+    ids, lost = found["id"][made], int((found["failed"][made] != "").sum())
+    if len(set(ids)) != len(ids):
+        return Check(name, False, f"seed {seed.seed}: ids stand more than once in samples.parquet")
+    if (len(ids) - lost, lost) != (seed.evaluated, seed.failed):
+        said = f"{seed.evaluated} evaluated and {seed.failed} failed by the record"
+        return Check(name, False, f"seed {seed.seed}: {len(ids)} samples, {lost} of them failed; {said}")
+    passed = [
+        k for k in found if k.startswith(("share.", "count.")) and (found[k][made] == 1)[_lost(found)[made]].any()
+    ]
+    if passed:
+        return Check(name, False, f"seed {seed.seed}: samples that could not be decoded pass {', '.join(passed)}")
+    return Check(name, True)
+
+
+def _lost(found: Samples) -> np.ndarray:
+    """Samples that could not be decoded [n]."""
+    return (found["of"] == "made") & (found["failed"] != "")
+
+
+def _rescored_samples(seed: SeedResult, found: Samples) -> Check:
+    """Every recorded metric, taken again from the table."""
+    name = "re-scored"
+    again = rescore_samples(found)
+    if unknown := [metric for metric in seed.metrics if metric not in again]:
+        return Check(name, False, f"seed {seed.seed}: samples.parquet says nothing of {', '.join(unknown)}")
+    for metric, value in again.items():
+        came = seed.metrics.get(metric)
+        if not finite(came) and not finite(value):
+            continue
+        if not (finite(came) and finite(value) and _close(came, value)):
+            message = f"seed {seed.seed}: {metric} is {number(came)} by the record, {number(value)} from its samples"
+            return Check(name, False, message)
+    return Check(name, True)
+
+
 # ----------------------------------------------- scoring again, apart from replimat.evaluation
 
 
@@ -270,6 +324,32 @@ def _reconstruction(target: np.ndarray, prediction: np.ndarray) -> dict[str, flo
 
 def _search_volume(target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     return {"reduction": np.prod((target / prediction) ** (1 / len(target)))}
+
+
+def rescore_samples(found: Samples) -> dict[str, float]:
+    """Metrics of a table of samples; what its columns mean says replimat.evaluation.generation."""
+    made, scores = found["of"] == "made", {}
+    for column in found:
+        how, _, metric = column.partition(".")
+        values = found[column]
+        known = np.isfinite(values) if metric else made  # id, of and failed are text
+        if how == "emd":
+            scores[f"emd_{metric}"] = _earth_mover(values[known & made], values[known & ~made])
+        elif how == "count":
+            scores[metric] = float((values[known] == 1).sum())
+        elif metric:
+            scale = 100 if how == "share" else 1
+            scores[metric] = scale * float(np.mean(values[known])) if known.any() else np.nan
+    return scores
+
+
+def _earth_mover(a: np.ndarray, b: np.ndarray) -> float:
+    """Area between the two cumulative distributions."""
+    if not (len(a) and len(b)):
+        return np.nan
+    at = np.sort(np.concatenate([a, b]))
+    below = [np.searchsorted(np.sort(one), at[:-1], side="right") / len(one) for one in (a, b)]
+    return float((np.abs(below[0] - below[1]) * np.diff(at)).sum())
 
 
 SCORERS = {

@@ -29,6 +29,20 @@ SCORES = (
     "recall",
     "specificity",
 )  # fractions of rows, as ewt_* are
+GENERATED = (
+    "validity",
+    "structure_validity",
+    "composition_validity",
+    "uniqueness",
+    "novelty",
+    "cov_r",
+    "cov_p",
+    "match_rate",
+    "success_rate",
+    "sr5",
+    "sr10",
+    "sr15",
+)  # fractions of what was generated
 
 
 def default_margin(claim: Claim, run: Run) -> tuple[float, str]:
@@ -45,7 +59,7 @@ def default_margin(claim: Claim, run: Run) -> tuple[float, str]:
 def is_score(metric: str) -> bool:
     """Whether a metric is a fraction of the test rows, higher being better."""
     metric = metric.removeprefix("validation_").removeprefix("train_")
-    return metric in SCORES or metric.startswith("ewt_")
+    return metric in SCORES or metric in GENERATED or metric.startswith("ewt_")
 
 
 def _sampling_margin(claim: Claim, run: Run) -> tuple[float, str] | None:

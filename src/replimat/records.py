@@ -4,6 +4,8 @@
 p_class_<k> where several classes are told apart) and `seed<k>/log.csv` (epoch, seconds, train_loss, val_loss,
 val_<metric>, lr). A run that measures several targets (energy and forces, say) has its main one at the top and the
 others in `parts`: what differs there from the top, with the predictions in `seed<k>/predictions-<target>.parquet`.
+Where crystals or molecules are generated, the table of samples lies in `seed<k>/samples.parquet` instead (its columns:
+replimat.evaluation.generation).
 
 Two checksums are taken from the prepared data, before any model sees it, and kept in the provenance, so that the
 predictions can be held against them afterwards: `test_ids_sha256` (which rows are the test set, in any order) and
@@ -167,6 +169,32 @@ def read_predictions(folder: str | Path, seed: int, part: str = "") -> Predictio
     except (pyarrow.ArrowException, KeyError, ValueError) as error:
         raise ExperimentError(
             f"{path}: expected columns id, target, prediction: {' '.join(str(error).split())}"
+        ) from error
+
+
+def samples_path(folder: str | Path, seed: int, part: str = "") -> Path:
+    """Where the table of what a seed generated lies; part: a target other than the run's main one."""
+    return Path(folder) / f"seed{seed}" / (f"samples-{part}.parquet" if part else "samples.parquet")
+
+
+def read_samples(folder: str | Path, seed: int, part: str = "") -> dict[str, np.ndarray] | None:
+    """Columns of the table of samples of one seed, or None when there is no file: id, of and failed are text, all
+    others numbers. Raises ExperimentError when it cannot be used.
+    """
+    path = samples_path(folder, seed, part)
+    if not path.is_file():
+        return None
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+        text = {name: table[name].to_numpy().astype(str) for name in ("id", "of", "failed")}
+        rest = [name for name in table.column_names if name not in text]
+        return text | {name: table[name].to_numpy().astype(np.float64) for name in rest}
+    except (pyarrow.ArrowException, KeyError, ValueError) as error:
+        raise ExperimentError(
+            f"{path}: expected columns id, of, failed and numbers: {' '.join(str(error).split())}"
         ) from error
 
 

@@ -3,7 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
-from replimat.cards import Claim, ComputedSource, DatasetCard, PaperCard, Source
+from replimat import cards
+from replimat.cards import Claim, ComputedSource, DatasetCard, DerivedSource, PaperCard, Source
 
 
 def show_paper(console: Console, card: PaperCard, claims: tuple[Claim, ...]) -> None:
@@ -90,6 +91,8 @@ def _origin(source: Source) -> Table:
     if isinstance(source, ComputedSource) and source.settings:
         settings = source.settings.model_dump(exclude_none=True)
         return _table(f"Computed by {source.engine} {source.version}", ("setting", "value"), list(settings.items()))
+    if isinstance(source, DerivedSource):
+        return _table("Made from", ("dataset", "title"), [(name, cards.dataset(name).title) for name in source.parents])
     return _table("Files", ("file", "bytes", "sha256"), [(m.save_as, f"{m.bytes:,}", m.sha256) for m in source.members])
 
 

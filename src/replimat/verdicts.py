@@ -57,6 +57,8 @@ BASELINES = {
     "nearest_pattern": "nearest training pattern",
     "pattern_ridge": "ridge regression on the pattern",
     "principal_components": "principal components",
+    "untrained": "same generator without training",
+    "random_structure": "random structures",
 }
 OF_ONE_CLASS = ("recall", "specificity", "precision")
 MIN_SEEDS = 3  # with two, t(0.95, 1) = 6.3: the interval says nothing

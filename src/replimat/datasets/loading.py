@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from replimat import cards, sources
-from replimat.cards import ComputedSource, DatasetCard
+from replimat.cards import ComputedSource, DatasetCard, DerivedSource
 from replimat.datasets.base import Dataset, Structures
 from replimat.errors import DataError
 from replimat.files import atomic, sha256_json
@@ -37,7 +37,8 @@ def load(name: str) -> Dataset:
         return data
     if isinstance(card.source, ComputedSource) and not card.source.members:
         return _compute(card, path)
-    sources.verify(name)
+    if not isinstance(card.source, DerivedSource):
+        sources.verify(name)  # what it is derived from is verified as it is loaded
     return _read(card, sources.folder_of(name), path)
 
 
@@ -128,6 +129,8 @@ def content_key(card: DatasetCard) -> str:
         identity["computed"] = source.model_dump(mode="json")
     else:
         code = [reader, Path(__file__), Path(__file__).with_name("rows.py")]
+    if isinstance(source, DerivedSource):
+        identity["parents"] = [content_key(cards.dataset(name)) for name in source.parents]
     identity["code"] = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()
     return sha256_json(identity)
 

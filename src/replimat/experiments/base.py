@@ -26,7 +26,8 @@ class Selection:
     ids: exactly these rows in this order, where what is learned from is simulated (they count as test rows);
     where: (target, value) pairs that every row must have; kin: target whose equal values mark related rows (crystals
     of one mineral), kept in one part if `apart`; folds: cross-validation instead of parts, every one of the n_test rows
-    (0: all) is tested once and the classes of the first required target are spread evenly."""
+    (0: all) is tested once and the classes of the first required target are spread evenly; formula: only structures of
+    exactly these atoms ("C7H10O2")."""
 
     dataset: str
     require: tuple[str, ...]
@@ -41,6 +42,7 @@ class Selection:
     kin: str = ""
     apart: bool = False
     folds: int = 0
+    formula: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,14 +138,17 @@ class Rescored:
 
 @dataclass(frozen=True)
 class Target:
-    """Something that is predicted: its task and unit; classes: their names, in the order of their numbers; relative:
-    judge it by its error over the true value.
+    """Something that is predicted or generated: its task and unit; classes: their names, in the order of their numbers;
+    relative: judge it by its error over the true value; primary, units: of what is generated, the metric it is judged
+    by and the units of metrics that are neither shares (%) nor plain numbers.
     """
 
-    task: Literal["regression", "classification", "multiclass", "reconstruction", "search_volume"]
+    task: Literal["regression", "classification", "multiclass", "reconstruction", "search_volume", "generation"]
     unit: str = "1"
     classes: tuple[str, ...] = ()
     relative: bool = False
+    primary: str = ""
+    units: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -160,17 +165,27 @@ class Predicted:
 
 
 @dataclass(frozen=True)
-class Learned:
-    """Learn from powder patterns in the paper's own way, with networks or without, and predict one thing or several.
+class Made:
+    """What a generator made, judged sample by sample in a table of replimat.evaluation.generation; baselines: name ->
+    the same table of what a trivial generator made.
+    """
 
-    targets: what is predicted, by name, the main one first; learn: replimat.experiments.bench.Bench (rows, simulated
-    patterns, training, one seed) -> Predicted of every target.
+    judged: Any
+    baselines: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Learn in the paper's own way, with networks or without; predict one thing or several, or generate.
+
+    targets: what is predicted or generated, by name, the main one first; learn: replimat.experiments.bench.Bench (rows,
+    simulated patterns, training, one seed) -> Predicted or Made of every target.
     """
 
     data: Selection
     representation: Any
     targets: dict[str, Target]
-    learn: Callable[[Any], dict[str, Predicted]]
+    learn: Callable[[Any], dict[str, Predicted | Made]]
     extras: Callable[[Path], dict] | None = None
     extras_from: str | None = None
     kind: str = field(default="trained", init=False)

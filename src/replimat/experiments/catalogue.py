@@ -1,11 +1,12 @@
 """From cards to experiments: which papers run what at which scale."""
 
 import importlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from replimat import cards
-from replimat.cards import SCALES, ExperimentCard, ScaleSettings
+from replimat.cards import SCALES, DerivedSource, ExperimentCard, ScaleSettings
 from replimat.errors import ExperimentError
 from replimat.experiments.base import Experiment, Rescored, prepared_path, source_datasets
 
@@ -33,9 +34,19 @@ class Planned:
 
     @property
     def datasets(self) -> list[str]:
-        """Dataset cards it needs, released weights and predictions included."""
+        """Dataset cards it needs, released weights and predictions and what a dataset is derived from included."""
         released = [name for name in (self.card.weights, self.card.predictions) if name]
-        return sorted({*source_datasets(self.experiment), *released})
+        return sorted(with_parents([*source_datasets(self.experiment), *released]))
+
+
+def with_parents(names: Iterable[str]) -> set[str]:
+    """Datasets and all that they are derived from."""
+    found = set(names)
+    for name in names:
+        source = cards.dataset(name).source
+        if isinstance(source, DerivedSource):
+            found |= with_parents(source.parents)
+    return found
 
 
 def plan_one(paper: str, name: str, scale: str) -> Planned:

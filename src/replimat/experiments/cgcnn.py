@@ -10,6 +10,7 @@ from replimat.experiments.shared import ENERGIES, element_features, selection
 from replimat.representations.crystal_graph import CrystalGraph
 from replimat.training.settings import Scaling, Training
 
+REPRESENTATION = CrystalGraph(cutoff=8.0, neighbours=12)
 CHECKPOINTS = {  # target -> the authors' file
     "formation_energy": "formation-energy-per-atom.pth.tar",
     "energy_per_atom": "final-energy-per-atom.pth.tar",
@@ -26,7 +27,7 @@ def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Experime
     common = {
         "target": card.target,
         "data": selection(card, settings),
-        "representation": CrystalGraph(cutoff=8.0, neighbours=12),
+        "representation": REPRESENTATION,
         "extras": element_features,
         "extras_from": "cgcnn_weights",
         "thresholds": (0.02, 0.01) if card.target in ENERGIES else (),

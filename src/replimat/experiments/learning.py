@@ -7,16 +7,17 @@ import torch
 
 from replimat import cards, files
 from replimat.errors import ReplimatError
+from replimat.evaluation.generation import generation, shares
 from replimat.evaluation.relative_errors import PRIMARY as RELATIVE
 from replimat.evaluation.relative_errors import relative_errors
-from replimat.experiments.base import Predicted, Target, prepared_key
+from replimat.experiments.base import Made, Predicted, Target, prepared_key
 from replimat.experiments.bench import Bench
 from replimat.experiments.catalogue import Planned
 from replimat.experiments.provenance import Stopwatch, hardware
-from replimat.experiments.recording import describe, finish, measure, primary_metric, score
+from replimat.experiments.recording import describe, finish, measure, primary_metric, score, score_samples
 from replimat.experiments.reductions import full_protocol
 from replimat.experiments.weights import identity_of
-from replimat.records import predictions_path
+from replimat.records import predictions_path, samples_path
 from replimat.representations import prepared
 from replimat.training.fit import pick_device
 from replimat.training.task import Diverged
@@ -34,6 +35,7 @@ class Learning:
         self.seeds = list(range(seeds or planned.settings.seeds))
         self.n_test: dict[str, int] = {}
         self.baselines: dict[str, dict] = {}
+        self.units: dict[str, dict[str, str]] = {}
 
     def fit(self, may_train: bool = True) -> dict:
         """Learn with every seed, score, write run.json and return it.
@@ -80,18 +82,28 @@ class Learning:
             may_train=may_train,
         )
 
-    def _score(self, bench: Bench, predicted: dict[str, Predicted]) -> dict[str, dict]:
-        """Metrics by target; the predictions are written beside them."""
+    def _score(self, bench: Bench, predicted: dict[str, Predicted | Made]) -> dict[str, dict]:
+        """Metrics by target; predictions and samples are written beside them."""
         found = {}
-        for name, target in self.experiment.targets.items():
-            one = predicted[name]
-            path = predictions_path(self.folder, bench.seed, "" if name == self.experiment.target else name)
-            found[name] = score(target.task, one.ids, one.target, one.prediction, path, probabilities=one.probabilities)
-            found[name]["metrics"] |= _relative(target, one.target, one.prediction)
-            self.n_test[name] = len(one.ids)
-            self.baselines[name] = {
-                said: _trivial(target, one.target, values) for said, values in one.baselines.items()
-            }
+        for name in self.experiment.targets:
+            part = "" if name == self.experiment.target else name
+            score_one = self._score_made if isinstance(predicted[name], Made) else self._score_predicted
+            found[name] = score_one(name, predicted[name], bench.seed, part)
+        return found
+
+    def _score_predicted(self, name: str, one: Predicted, seed: int, part: str) -> dict:
+        target, path = self.experiment.targets[name], predictions_path(self.folder, seed, part)
+        found = score(target.task, one.ids, one.target, one.prediction, path, probabilities=one.probabilities)
+        found["metrics"] |= _relative(target, one.target, one.prediction)
+        self.n_test[name] = len(one.ids)
+        self.baselines[name] = {said: _trivial(target, one.target, values) for said, values in one.baselines.items()}
+        return found
+
+    def _score_made(self, name: str, one: Made, seed: int, part: str) -> dict:
+        found = score_samples(one, samples_path(self.folder, seed, part))
+        self.n_test[name] = found["evaluated"] + found["failed"]
+        self.baselines[name] = {said: generation(table) for said, table in one.baselines.items()}
+        self.units[name] = dict.fromkeys(shares(one.judged), "%") | self.experiment.targets[name].units
         return found
 
     # ---------------------------------------------------------- the record
@@ -125,7 +137,8 @@ class Learning:
         return {
             "unit": target.unit,
             "task": target.task,
-            "primary_metric": RELATIVE if target.relative else primary_metric(target.task),
+            "primary_metric": target.primary or (RELATIVE if target.relative else primary_metric(target.task)),
+            "metric_units": self.units.get(name, {}),
             "classes": list(target.classes),
             "n_test": self.n_test.get(name, 0),
             "seeds": seeds,

@@ -16,7 +16,7 @@ from replimat.representations import prepared
 from replimat.representations.arrays import TEST, test_values
 from replimat.representations.composition import composition_features
 from replimat.sources import store
-from replimat.training.scaling import element_counts
+from replimat.training.scaling import MAX_Z, element_counts
 
 
 def prepare(experiment: Prepared) -> Path:
@@ -81,6 +81,8 @@ def choose(data: Dataset, selection: Selection) -> tuple[Split, np.ndarray | Non
     usable = np.logical_and.reduce([np.isfinite(data.targets[name]) for name in selection.require])
     for name, value in selection.where:
         usable &= data.target(name) == value
+    if selection.formula:
+        usable &= has_formula(data.structures, selection.formula)
     if selection.ids:
         return chosen_by_id(data, usable, selection.ids), None
     kin = data.target(selection.kin) if selection.apart else None
@@ -94,6 +96,17 @@ def choose(data: Dataset, selection: Selection) -> tuple[Split, np.ndarray | Non
         known = ", ".join(data.splits) or "none"
         raise DataError(f"Dataset {data.name!r} has no split {selection.split!r} of its authors; it has: {known}.")
     return author_split(data.ids, usable, data.splits[selection.split], *sizes, selection.seed), None
+
+
+def has_formula(structures: Structures, formula: str) -> np.ndarray:
+    """Which structures consist of exactly the atoms of a formula such as "C7H10O2" [n]."""
+    from ase.data import atomic_numbers
+    from ase.formula import Formula
+
+    wanted = np.zeros(MAX_Z, dtype=np.int64)
+    for symbol, count in Formula(formula).count().items():
+        wanted[atomic_numbers[symbol]] = count
+    return (element_counts(structures.numbers.astype(np.int64), structures.offsets) == wanted).all(axis=1)
 
 
 def chosen_by_id(data: Dataset, usable: np.ndarray, ids: tuple[str, ...]) -> Split:

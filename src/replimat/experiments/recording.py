@@ -11,8 +11,10 @@ from replimat.evaluation import multiclass as several_classes
 from replimat.evaluation import reconstruction as autoencoding
 from replimat.evaluation import regression as scalars
 from replimat.evaluation import search_volume as searching
+from replimat.evaluation.generation import generation
 from replimat.evaluation.multiclass import multiclass
 from replimat.evaluation.within_threshold import within_threshold
+from replimat.experiments.base import Made
 from replimat.experiments.catalogue import Planned
 from replimat.experiments.provenance import Stopwatch, code_commit, environment
 from replimat.experiments.reductions import reductions
@@ -67,6 +69,15 @@ def score(
     metrics = measure(task, target, prediction, probabilities)
     for threshold in thresholds:
         metrics |= within_threshold(target, prediction, threshold)
+    evaluated, failed = metrics.pop("evaluated"), metrics.pop("failed")
+    return {"metrics": metrics, "evaluated": evaluated, "failed": failed}
+
+
+def score_samples(made: Made, path: Path) -> dict:
+    """Write the table of what was generated to `path` and return {"metrics", "evaluated", "failed"}."""
+    metrics = generation(made.judged)
+    with files.atomic(path) as temporary:
+        made.judged.to_parquet(temporary, index=False)
     evaluated, failed = metrics.pop("evaluated"), metrics.pop("failed")
     return {"metrics": metrics, "evaluated": evaluated, "failed": failed}
 

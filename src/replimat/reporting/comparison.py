@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from replimat import cards, files
-from replimat.audit import Check, check_run, check_together, faults
+from replimat.audit import Check, Samples, check_run, check_together, faults
 from replimat.cards import Claim, ExperimentCard, PaperCard
 from replimat.errors import ExperimentError, ReplimatError
 from replimat.margins import is_score
-from replimat.records import Predictions, Run, read_predictions, read_run, run_folder
+from replimat.records import Predictions, Run, read_predictions, read_run, read_samples, run_folder
 from replimat.reporting.expected import expected_of
 from replimat.reporting.tables import read_table, write_tables
 from replimat.verdicts import VERDICTS, Verdict, judge
@@ -22,7 +22,9 @@ from replimat.verdicts import VERDICTS, Verdict, judge
 
 @dataclass
 class Outcome:
-    """What became of one target of an experiment at a scale: its record and predictions, or why there are none."""
+    """What became of one target of an experiment at a scale: its record and predictions (or samples, where it
+    generates), or why there are none.
+    """
 
     name: str
     target: str
@@ -30,7 +32,7 @@ class Outcome:
     folder: Path
     run: Run | None = None
     absent: str = ""
-    predictions: dict[int, Predictions | None] = field(default_factory=dict)
+    predictions: dict[int, Predictions | Samples | None] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
 
     @property
@@ -50,7 +52,7 @@ def compare_paper(key: str, scale: str, runs_dir: str | Path, results_dir: str |
     write_tables(folder, rows, title=f"{card.title} ({key}), {scale} scale")
     files.write_json(folder / "metrics.json", {"paper": key, "scale": scale} | summary(rows) | {"ours": _ours(rows)})
     drawn = _draw(folder / "figures", outcomes, {claim.claim_id: claim for claim in claims})
-    drawn |= _potentials(folder, outcomes, claims)
+    drawn |= _potentials(folder, outcomes, claims) | _samples(folder, outcomes, claims)
     for stale in set((folder / "figures").glob("*.png")) - drawn:
         stale.unlink()
     return folder
@@ -113,7 +115,8 @@ def _judgeable(outcome: Outcome, run: Run) -> None:
         return
     outcome.run = run.part(part) if part else run
     finished = [seed.seed for seed in outcome.run.seeds if seed.status == "ok"]
-    outcome.predictions = {seed: read_predictions(outcome.folder, seed, part) for seed in finished}
+    read = read_samples if outcome.run.task == "generation" else read_predictions
+    outcome.predictions = {seed: read(outcome.folder, seed, part) for seed in finished}
     outcome.checks = check_run(outcome.run, outcome.predictions, expected_of(outcome.run))
 
 
@@ -298,3 +301,12 @@ def _potentials(folder: Path, outcomes: list[Outcome], claims: tuple[Claim, ...]
     from replimat.reporting.potentials import write_potentials
 
     return write_potentials(folder, outcomes, claims)
+
+
+def _samples(folder: Path, outcomes: list[Outcome], claims: tuple[Claim, ...]) -> set[Path]:
+    """Tables, figures and files of what was generated; returns the figures."""
+    if not any(one.run and one.run.task == "generation" for one in outcomes):
+        return set()
+    from replimat.reporting.samples import write_samples
+
+    return write_samples(folder, outcomes, claims)

@@ -19,7 +19,7 @@ TRIVIAL = {  # baselines drawn as levels
     "pair_potential": "best pair potential",
     "principal_components": "principal components",
 }
-KEPT = ("latent", "novelty", "ramp", "cells", "measured", "mixtures")  # modules of this folder that draw <kind>.npz
+KEPT = ("latent", "novelty", "ramp", "cells", "measured", "mixtures", "crystals", "distances", "windows")
 DENSE = 1500  # points above which they hide each other and a density is drawn
 
 

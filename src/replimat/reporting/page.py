@@ -46,6 +46,11 @@ FIGURES = {
     "ramp": "Against temperature",
     "measured": "Measured patterns",
     "mixtures": "Mixtures",
+    "rates": "How many samples pass",
+    "spread": "Distributions beside the data's",
+    "distances": "Distances between atoms",
+    "windows": "Designs and their targets",
+    "crystals": "The first ten that were made",
     "learning": "Learning curves",
 }
 WEIGHED = ("REPRODUCED", "BETTER", "CONSISTENT", "INCONCLUSIVE", "WORSE")  # verdicts the margin decides
@@ -147,6 +152,7 @@ def _paper(card: PaperCard, rows: list[dict], scale: str, runs_dir: Path, folder
         "bar": [(name, counted[name], COLOUR[name]) for name in VERDICTS if counted[name]],
         "counted": sum(counted.values()),
         "potentials": _potentials(folder / "papers" / card.key / "potentials.csv"),
+        "generation": _generation(folder / "papers" / card.key / "generation.csv"),
         "figures": _figures(folder / "papers" / card.key / "figures"),
         "records": [_record(run, rows) for run in runs.values() if run],
     }
@@ -171,6 +177,15 @@ def _row(row: dict, several: bool = False) -> dict:
         "released": RELEASED.get(row["kind"]),
         "weighed": row["verdict"] in WEIGHED,
     }
+
+
+def _generation(path: Path) -> list[dict]:
+    """Metrics of what was generated, by experiment and target."""
+    rows = read_table(path) if path.is_file() else []
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        groups.setdefault((row["experiment"], row["target"].replace("_", " ")), []).append(row)
+    return [{"experiment": name, "target": target, "rows": found} for (name, target), found in groups.items()]
 
 
 def _potentials(path: Path) -> list[dict]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from replimat import cards
-from replimat.cards import ComputedSource, DatasetCard, Member, RegistrySource, UrlSource
+from replimat.cards import ComputedSource, DatasetCard, DerivedSource, Member, RegistrySource, UrlSource
 from replimat.errors import IntegrityError, SourceError
 from replimat.files import sha256, write_json
 
@@ -132,6 +132,8 @@ def _obtain(card: DatasetCard, members: list[Member], folder: Path) -> None:
             url_members(card.source, members, folder)
         case ComputedSource():
             raise SourceError(f"Dataset {card.name!r} is computed ({card.source.engine}): there is nothing to fetch.")
+        case DerivedSource(parents=parents):
+            raise SourceError(f"Dataset {card.name!r} is made from {', '.join(parents)}: fetch these.")
 
 
 def _quarantine(name: str, path: Path) -> str:
@@ -156,3 +158,5 @@ def _origin(card: DatasetCard) -> str:
             return url
         case ComputedSource(engine=engine):
             return f"computed by {engine}"
+        case DerivedSource(parents=parents):
+            return f"made from {', '.join(parents)}"

@@ -145,5 +145,6 @@ def _silence_known_warnings() -> None:
         ".*Checkpoint directory.*exists and is not empty.*",
         ".*number of training batches.*smaller than the logging interval.*",
         ".*LeafSpec.*",
+        ".*lr_scheduler.step.*before.*optimizer.step.*",  # of a GAN's generator, which steps less often
     ):
         warnings.filterwarnings("ignore", message=text)

@@ -1,0 +1,113 @@
+"""The judgement of generated crystals that all generators share: one table, as replimat.evaluation.generation reads it.
+
+Validity, coverage and the distances of property distributions are those of CDVAE (Xie et al. 2022). Uniqueness is asked
+of the valid crystals, novelty of the valid and unique ones, both with the matcher of the reconstruction task.
+"""
+
+import numpy as np
+import pandas as pd
+
+from replimat.datasets.base import Structures
+from replimat.errors import ExperimentError
+from replimat.evaluation.generation import DATA, judged
+
+UNITS = {"emd_density": "g/cm^3"}  # of metrics that are neither shares nor plain numbers
+
+
+def judge_crystals(
+    made: Structures | None,
+    failed: dict[int, str],
+    known: Structures,
+    data: Structures | None = None,
+    cutoffs=None,
+    prefix: str = "made",
+) -> pd.DataFrame:
+    """A row for every sample, then one for every crystal of `data`.
+
+    made: the samples that could be decoded, in order (None if none could); failed: number of a sample -> why it could
+    not; known: crystals that are not new; data: crystals (of the test set) whose distributions are compared and, where
+    cutoffs are given, covered; prefix: of the samples' ids. Raises ExperimentError where the libraries are missing.
+    """
+    _require()
+    from replimat.evaluation.validity import compositionally_valid, structurally_valid
+
+    n = len(failed) + (len(made) if made else 0)
+    decoded = np.array([k for k in range(n) if k not in failed], dtype=int)
+    columns = {f"share.{name}": np.zeros(n) for name in ("validity", "structure_validity", "composition_validity")}
+    columns |= {f"share.{name}": np.full(n, np.nan) for name in ("uniqueness", "novelty")}
+    valid = np.zeros(len(decoded), dtype=bool)
+    if len(decoded):
+        structure, composition = structurally_valid(made), compositionally_valid(made)
+        valid = structure & composition
+        columns["share.structure_validity"][decoded] = structure
+        columns["share.composition_validity"][decoded] = composition
+        columns["share.validity"][decoded] = valid
+        _add_new(columns, made, decoded, valid, known)
+    ids = [f"{prefix}-{k}" for k in range(n)]
+    if data is None:
+        return judged(ids, failed=failed, **columns)
+    rows = decoded[valid]
+    chosen = made.take(np.flatnonzero(valid)) if valid.any() else None
+    spread, reference = _spreads(chosen, data, rows, n)
+    if cutoffs is not None:
+        covered, precise = _covered(chosen, data, cutoffs, rows, n)
+        spread["share.cov_p"], reference["share.cov_r"] = precise, covered
+    table = judged(ids, failed=failed, **columns, **spread)
+    return pd.concat([table, judged([f"data-{k}" for k in range(len(data))], DATA, **reference)], ignore_index=True)
+
+
+def valid_crystals(made: Structures | None, table: pd.DataFrame) -> Structures | None:
+    """The samples that passed both checks, in order; None where none did."""
+    rows = table[(table["of"] != DATA) & (table["failed"] == "")]
+    valid = np.flatnonzero(rows["share.validity"].to_numpy() == 1)
+    return made.take(valid) if len(valid) else None
+
+
+def _add_new(columns: dict, made: Structures, decoded: np.ndarray, valid: np.ndarray, known: Structures) -> None:
+    from replimat.evaluation.matching import novel, unique
+
+    if not valid.any():
+        return
+    rows = np.flatnonzero(valid)
+    first = unique(made.take(rows))
+    columns["share.uniqueness"][decoded[rows]] = first
+    rows = rows[first]
+    columns["share.novelty"][decoded[rows]] = novel(made.take(rows), known)
+
+
+def _spreads(chosen: Structures | None, data: Structures, rows: np.ndarray, n: int) -> tuple[dict, dict]:
+    """Properties whose distributions are compared: of the valid samples [n] and of the data [m]."""
+    from replimat.evaluation.distributions import density, n_elements
+
+    made, reference = {}, {}
+    for name, measure in (("emd.density", density), ("emd.n_elements", n_elements)):
+        made[name], reference[name] = np.full(n, np.nan), measure(data)
+        if chosen is not None:
+            made[name][rows] = measure(chosen)
+    return made, reference
+
+
+def _covered(chosen: Structures | None, data: Structures, cutoffs, rows: np.ndarray, n: int) -> tuple:
+    """Which crystals of the data are covered [m], and which samples cover one [n]."""
+    from replimat.evaluation.coverage import coverage, fingerprints, fit_scaler
+
+    precise = np.zeros(n)
+    if chosen is None:
+        return np.zeros(len(data)), precise
+    scaler = fit_scaler(data)
+    covered, hits = coverage(fingerprints(chosen, scaler), fingerprints(data, scaler), cutoffs)
+    precise[rows] = hits
+    return covered, precise
+
+
+def _require() -> None:
+    """Training needs the lean stack alone; judging what came of it needs the whole suite."""
+    try:
+        import matminer  # noqa: F401
+        import pymatgen  # noqa: F401
+        import smact  # noqa: F401
+    except ImportError as error:
+        raise ExperimentError(
+            f"Generated crystals are judged with pymatgen, matminer and smact ({error}). The trained weights are kept: "
+            "run `replimat evaluate` where the whole suite is installed (pip install 'replimat[suite]')."
+        ) from error

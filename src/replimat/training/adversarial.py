@@ -1,0 +1,100 @@
+"""Lightning task of a Wasserstein GAN with gradient penalty (Gulrajani et al. 2017, arXiv:1704.00028)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from replimat.training.settings import Training
+from replimat.training.task import Task
+
+
+def gradient_penalty(critic: Callable[..., Tensor], real: tuple[Tensor, ...], fake: tuple[Tensor, ...]) -> Tensor:
+    """Mean over the batch of (|gradient of the critic| - 1)^2 between real and fake; the weight is the caller's.
+
+    critic: (*inputs) -> scores [B]; real, fake: its inputs, each [B, ...]. One random point on the line between every
+    real item and its fake one, the same for all inputs.
+    """
+    share = torch.rand(len(real[0]), device=real[0].device)
+    mixed = [
+        torch.lerp(b.detach(), a.detach(), share.view(-1, *[1] * (a.ndim - 1))).requires_grad_()
+        for a, b in zip(real, fake, strict=True)
+    ]
+    slopes = torch.autograd.grad(critic(*mixed).sum(), mixed, create_graph=True)
+    squares = sum(slope.flatten(1).square().sum(dim=1) for slope in slopes)
+    return ((squares + 1e-12).sqrt() - 1).square().mean()  # the root has no slope at zero
+
+
+class AdversarialTask(Task):
+    """Trains a pair of networks against each other; keep the "last" weights, no metric says which are the best.
+
+    model: one module with critic_loss(**inputs) and generator_loss(**inputs) -> scalars, and with critic_parameters()
+    and generator_parameters() -> iterables of parameters, or of Adam's groups of them. Every step is one of the critic,
+    every critic_steps-th step then one of the generator. lr of the settings is the critic's, generator_lr its factor;
+    "exponential": both are multiplied by gamma every decay_steps steps. Logs both losses.
+    """
+
+    monitor, mode, logged = "val_critic_loss", "min", ("val_critic_loss", "train_generator_loss")
+
+    def __init__(
+        self,
+        model,
+        settings: Training,
+        scale: float = 1.0,
+        *,
+        critic_steps: int = 5,
+        betas: tuple[float, float] = (0.5, 0.999),
+        generator_lr: float = 1.0,
+    ):
+        super().__init__(model, settings, scale)
+        if settings.schedule not in ("constant", "exponential"):
+            raise ValueError(f"A GAN is trained with a constant or exponential rate, not {settings.schedule!r}.")
+        if settings.keep != "last" or settings.clip:
+            raise ValueError('A GAN keeps its "last" weights, and its gradients are not clipped.')
+        self.automatic_optimization = False
+        self.critic_steps, self.betas, self.generator_lr = critic_steps, betas, generator_lr
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))  # kept in checkpoints: a resumed run counts on
+
+    def training_step(self, batch, _):
+        inputs, size = batch[0], len(batch[1])
+        critic, generator = self.optimizers()
+        loss = self.model.critic_loss(**inputs)
+        self._step(critic, loss)
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=size)
+        self.steps += 1
+        if self.steps % self.critic_steps == 0:
+            for weight in self._critic_weights():
+                weight.requires_grad_(False)
+            loss = self.model.generator_loss(**inputs)
+            self._step(generator, loss)
+            for weight in self._critic_weights():
+                weight.requires_grad_(True)
+            self.log("train_generator_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=size)
+        if self.settings.schedule == "exponential":
+            for scheduler in self.lr_schedulers():
+                scheduler.step()
+
+    def validation_step(self, batch, _):
+        with torch.inference_mode(False), torch.enable_grad():  # the gradient penalty is a gradient here too
+            inputs = {name: value.clone() for name, value in batch[0].items()}
+            loss = self.model.critic_loss(**inputs)
+        self.log(self.monitor, loss.detach(), batch_size=len(batch[1]))
+        self.log("val_loss", loss.detach(), batch_size=len(batch[1]))
+
+    def configure_optimizers(self):
+        s, adam = self.settings, torch.optim.Adam
+        critic = adam(self.model.critic_parameters(), s.lr, self.betas)
+        generator = adam(self.model.generator_parameters(), s.lr * self.generator_lr, self.betas)
+        if s.schedule == "constant":
+            return [critic, generator]
+        return [critic, generator], [self._schedule(critic), self._schedule(generator)]
+
+    def _step(self, optimiser, loss: Tensor) -> None:
+        optimiser.zero_grad()
+        self.manual_backward(loss)
+        optimiser.step()
+
+    def _critic_weights(self):
+        """The generator's step needs no gradients of them; found through the optimiser, whatever its groups."""
+        critic = self.optimizers()[0]
+        return [weight for group in critic.param_groups for weight in group["params"]]
