@@ -87,7 +87,7 @@ compile = uv pip compile pyproject.toml --universal --python-version 3.11 --gene
 lock: ## write envs/ anew from pyproject.toml
 	$(compile) --extra dev --output-file envs/gpu.txt
 	$(compile) --constraint envs/gpu.txt --output-file envs/train.txt
-	awk '/^[^ ]/ {keep = !/^(torch==|triton==|cuda-|nvidia-)/} keep' envs/gpu.txt > envs/cpu.txt
+	awk '/^[^ ]/ {keep = /^nvidia-ml-/ || !/^(torch==|triton==|cuda-|nvidia-)/} keep' envs/gpu.txt > envs/cpu.txt
 	sed -i.old "s/^torch==.*/$$(grep -o '^torch==[0-9.]*' envs/gpu.txt)/" envs/torch.txt
 	rm envs/torch.txt.old
 
