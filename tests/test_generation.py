@@ -242,3 +242,20 @@ def test_thickness_of_cells_by_hand():
     flat = np.array([[1.0, 0, 0], [0, 1, 0], [0.99, 0, 0.1]])
     found = thickness(np.stack([np.diag([2.0, 3, 4]), flat]))
     assert found[0] == pytest.approx(2.0) and found[1] == pytest.approx(0.1)  # 0.1 over the unit face
+
+
+def test_the_authors_weights_know_magnesia_and_leave_flat_cells_out():
+    from replimat import sources
+    from replimat.errors import SourceError
+    from replimat.experiments.properties import author_property
+
+    try:
+        folder = sources.fetch("cgcnn_weights")
+    except SourceError as error:
+        pytest.skip(f"the released weights are not here: {error}")
+    primitive = 2.1 * (np.ones((3, 3)) - np.eye(3))
+    salt = (np.array([12, 8]), np.array([[0.0, 0, 0], [2.1, 2.1, 2.1]]), primitive)
+    flat = (np.array([12, 8]), np.zeros((2, 3)), np.diag([4.0, 4.0, 0.01]))
+    found = author_property("formation_energy", Structures.pack([salt, flat], periodic=True), folder)
+    assert found[0] == pytest.approx(-3.0, abs=0.15)  # eV/atom: -3.05 in the Materials Project
+    assert np.isnan(found[1])

@@ -21,7 +21,7 @@ def author_property(name: str, structures: Structures, folder: Path, device: str
     import torch
 
     from replimat.experiments.cgcnn import REPRESENTATION, released
-    from replimat.experiments.shared import element_features
+    from replimat.models.elements import read_element_features
     from replimat.training.fit import predict
     from replimat.training.graphs import CrystalGraphs
     from replimat.training.scaling import element_counts
@@ -34,7 +34,7 @@ def author_property(name: str, structures: Structures, folder: Path, device: str
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # padding is common in sparse cells, and counted nowhere here
         arrays = REPRESENTATION(chosen, progress=False)
-    model, scaling = released(name)(folder, element_features(folder))
+    model, scaling = released(name)(folder, {"element_features": read_element_features(folder / "atom_init.json")})
     graphs = CrystalGraphs({key: torch.as_tensor(value) for key, value in arrays.items()}, torch.zeros(len(chosen)))
     output = predict(model, graphs, torch.arange(len(chosen)), BATCH, device)
     values[usable] = scaling.inverse(output, element_counts(chosen.numbers.astype(np.int64), chosen.offsets))
