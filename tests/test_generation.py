@@ -229,7 +229,7 @@ def test_random_crystals_have_the_marginals_they_are_drawn_from():
     )
     made = random_crystals(like, 400, seed=1)
     assert set(made.sizes) == {2, 3} and set(made.numbers) == {8, 12, 25}
-    assert (made.numbers == 8).mean() == pytest.approx(3 / 5, abs=0.05)
+    assert (made.numbers == 8).mean() == pytest.approx(0.45, abs=0.04)  # in 9 of 10 pairs, and half of the atoms there
     volumes = np.abs(np.linalg.det(made.cells)) / made.sizes
     assert np.allclose(np.min(np.abs(volumes[:, None] - [32.0, 125 / 3]), axis=1), 0)
     inside = made.positions[made.offsets[0] : made.offsets[1]] @ np.linalg.inv(made.cells[0])

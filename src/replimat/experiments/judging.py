@@ -4,12 +4,15 @@ Validity, coverage and the distances of property distributions are those of CDVA
 of the valid crystals, novelty of the valid and unique ones, both with the matcher of the reconstruction task.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import pandas as pd
 
 from replimat.datasets.base import Structures
 from replimat.errors import ExperimentError
 from replimat.evaluation.generation import DATA, judged
+from replimat.representations.conversion import packed, unpacked
 
 UNITS = {"emd_density": "g/cm^3"}  # of metrics that are neither shares nor plain numbers
 
@@ -89,15 +92,29 @@ def _spreads(chosen: Structures | None, data: Structures, rows: np.ndarray, n: i
 
 def _covered(chosen: Structures | None, data: Structures, cutoffs, rows: np.ndarray, n: int) -> tuple:
     """Which crystals of the data are covered [m], and which samples cover one [n]."""
-    from replimat.evaluation.coverage import coverage, fingerprints, fit_scaler
+    from replimat.evaluation.coverage import coverage, fingerprints
 
     precise = np.zeros(n)
     if chosen is None:
         return np.zeros(len(data)), precise
-    scaler = fit_scaler(data)
-    covered, hits = coverage(fingerprints(chosen, scaler), fingerprints(data, scaler), cutoffs)
+    scaler, there = _reference(*(values.tobytes() for values in packed(data).values()))
+    covered, hits = coverage(fingerprints(chosen, scaler), there, cutoffs)
     precise[rows] = hits
     return covered, precise
+
+
+@lru_cache(maxsize=4)
+def _reference(numbers: bytes, positions: bytes, cells: bytes, offsets: bytes) -> tuple:
+    """Scaler and fingerprints of the data: seconds, and the same for a generator and all its baselines."""
+    from replimat.evaluation.coverage import fingerprints, fit_scaler
+
+    kinds = {"numbers": np.int16, "positions": np.float64, "cells": np.float64, "offsets": np.int64}
+    flat = zip(kinds.items(), (numbers, positions, cells, offsets), strict=True)
+    arrays = {name: np.frombuffer(values, kind) for (name, kind), values in flat}
+    shapes = {"positions": (-1, 3), "cells": (-1, 3, 3)}
+    data = unpacked({name: values.reshape(shapes.get(name, -1)) for name, values in arrays.items()})
+    scaler = fit_scaler(data)
+    return scaler, fingerprints(data, scaler)
 
 
 def _require() -> None:

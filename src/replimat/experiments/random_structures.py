@@ -11,16 +11,22 @@ LENGTHS = (0.7, 1.4)  # ratio of an edge to the others before the volume is set
 def random_crystals(like: Structures, n: int, seed: int) -> Structures:
     """n crystals whose atoms, cells and positions are drawn one by one from the marginals of `like`.
 
-    The number of atoms and the volume per atom are each that of some crystal there, every element is drawn by how often
-    it occurs; edges and angles are uniform within LENGTHS and ANGLES, positions uniform in the cell.
+    The numbers of atoms and of elements are those of some crystal there, the volume per atom that of another; elements
+    are drawn by how often they occur, each stands at least once, the other atoms are any of them. Edges and angles are
+    uniform within LENGTHS and ANGLES, positions uniform in the cell.
     """
     rng = np.random.default_rng(seed)
     volumes = np.abs(np.linalg.det(like.cells)) / like.sizes  # angstrom^3 an atom
+    distinct = np.array([len(np.unique(like[s][0])) for s in range(len(like))])
+    elements, counts = np.unique(like.numbers, return_counts=True)
     made = []
     for _ in range(n):
-        atoms = int(rng.choice(like.sizes))
+        model = rng.integers(len(like))
+        atoms, kinds = int(like.sizes[model]), int(distinct[model])
+        chosen = rng.choice(elements, kinds, replace=False, p=counts / counts.sum())
+        numbers = np.concatenate([chosen, rng.choice(chosen, atoms - kinds)])
         cell = random_cell(rng, float(rng.choice(volumes)) * atoms)
-        made.append((rng.choice(like.numbers, atoms), rng.random((atoms, 3)) @ cell, cell))
+        made.append((numbers, rng.random((atoms, 3)) @ cell, cell))
     return Structures.pack(made, periodic=True)
 
 
