@@ -20,6 +20,7 @@ SCRIPTS = {
     "mtp_step.py": [],
     "nnp_step.py": [],
     "powder_pattern.py": [],
+    "crystal_metrics.py": [],
 }
 
 

@@ -53,7 +53,7 @@ def judge_crystals(
     chosen = made.take(np.flatnonzero(valid)) if valid.any() else None
     spread, reference = _spreads(chosen, data, rows, n)
     if cutoffs is not None:
-        covered, precise = _covered(chosen, data, cutoffs, rows, n)
+        covered, precise = _covered(made, data, cutoffs, decoded, n)  # CDVAE: of all samples, valid or not
         spread["share.cov_p"], reference["share.cov_r"] = precise, covered
     table = judged(ids, failed=failed, **columns, **spread)
     return pd.concat([table, judged([f"data-{k}" for k in range(len(data))], DATA, **reference)], ignore_index=True)
@@ -90,15 +90,15 @@ def _spreads(chosen: Structures | None, data: Structures, rows: np.ndarray, n: i
     return made, reference
 
 
-def _covered(chosen: Structures | None, data: Structures, cutoffs, rows: np.ndarray, n: int) -> tuple:
+def _covered(made: Structures | None, data: Structures, cutoffs, rows: np.ndarray, n: int) -> tuple:
     """Which crystals of the data are covered [m], and which samples cover one [n]."""
     from replimat.evaluation.coverage import coverage, fingerprints
 
     precise = np.zeros(n)
-    if chosen is None:
+    if not made:
         return np.zeros(len(data)), precise
     scaler, there = _reference(*(values.tobytes() for values in packed(data).values()))
-    covered, hits = coverage(fingerprints(chosen, scaler), there, cutoffs)
+    covered, hits = coverage(fingerprints(made, scaler), there, cutoffs)
     precise[rows] = hits
     return covered, precise
 

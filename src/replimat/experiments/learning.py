@@ -7,14 +7,22 @@ import torch
 
 from replimat import cards, files
 from replimat.errors import ReplimatError
-from replimat.evaluation.generation import generation, shares
+from replimat.evaluation.generation import shares
 from replimat.evaluation.relative_errors import PRIMARY as RELATIVE
 from replimat.evaluation.relative_errors import relative_errors
 from replimat.experiments.base import Made, Predicted, Target, prepared_key
 from replimat.experiments.bench import Bench
 from replimat.experiments.catalogue import Planned
 from replimat.experiments.provenance import Stopwatch, hardware
-from replimat.experiments.recording import describe, finish, measure, primary_metric, score, score_samples
+from replimat.experiments.recording import (
+    describe,
+    finish,
+    measure,
+    primary_metric,
+    sample_metrics,
+    score,
+    score_samples,
+)
 from replimat.experiments.reductions import full_protocol
 from replimat.experiments.weights import identity_of
 from replimat.records import predictions_path, samples_path
@@ -102,7 +110,7 @@ class Learning:
     def _score_made(self, name: str, one: Made, seed: int, part: str) -> dict:
         found = score_samples(one, samples_path(self.folder, seed, part))
         self.n_test[name] = found["evaluated"] + found["failed"]
-        self.baselines[name] = {said: generation(table) for said, table in one.baselines.items()}
+        self.baselines[name] = {said: sample_metrics(table) for said, table in one.baselines.items()}
         self.units[name] = dict.fromkeys(shares(one.judged), "%") | self.experiment.targets[name].units
         return found
 

@@ -73,9 +73,14 @@ def score(
     return {"metrics": metrics, "evaluated": evaluated, "failed": failed}
 
 
+def sample_metrics(table: pd.DataFrame) -> dict[str, float | None]:
+    """Metrics of a table of samples; None where there is no value, as a record has it."""
+    return {name: value if np.isfinite(value) else None for name, value in generation(table).items()}
+
+
 def score_samples(made: Made, path: Path) -> dict:
     """Write the table of what was generated to `path` and return {"metrics", "evaluated", "failed"}."""
-    metrics = generation(made.judged)
+    metrics = sample_metrics(made.judged)
     with files.atomic(path) as temporary:
         made.judged.to_parquet(temporary, index=False)
     evaluated, failed = metrics.pop("evaluated"), metrics.pop("failed")
