@@ -3,6 +3,7 @@
 #   cpu     the whole suite, processor build of torch where pip finds one
 #   gpu     the whole suite on CUDA
 #   train   on CUDA, only what `replimat fit` and a supervised `replimat evaluate` need
+#   dft     `replimat dft`: the suite of cpu, and GPAW with its PAW data from Debian
 #
 #   docker run replimat:cpu                                                            what replimat can do
 #   docker run --entrypoint snakemake --volume replimat:/replimat replimat:cpu --cores all     the whole suite
@@ -61,6 +62,16 @@ CMD ["--help"]
 
 FROM project AS train
 COPY --from=packages-train /opt/venv /opt/venv
+RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable .
+USER 1000:1000
+
+# GPAW stays with the Python of Debian that it was built for; `replimat dft` finds it there.
+FROM project AS dft
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gpaw gpaw-data \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=packages-cpu /opt/venv /opt/venv
 RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable .
 USER 1000:1000
 

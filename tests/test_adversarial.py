@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from replimat.training.adversarial import AdversarialTask, gradient_penalty
+from replimat.models.wasserstein import gradient_penalty
+from replimat.training.adversarial import AdversarialTask
 from replimat.training.fit import train
 from replimat.training.settings import Training
 

@@ -5,6 +5,7 @@ Heavy packages are imported inside the commands, so that help, lists and compari
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -153,6 +154,22 @@ def report(scale: Scale = "laptop") -> None:
 
     root = cards.project_root()
     print(page.write_report(scale, root / "runs", root / "results"))
+
+
+@app.command()
+def dft(
+    candidate: Annotated[Path, typer.Argument(help="A CIF file, as in results/<scale>/papers/<paper>/crystals/.")],
+    scale: Scale = "laptop",
+    relax: Annotated[bool, typer.Option(help="Also relax atoms and cell; takes some ten times as long.")] = False,
+    processes: Annotated[int, typer.Option(help="Processes of the engine, by mpiexec.")] = 1,
+) -> None:
+    """Check a generated crystal by first principles: energy, formation energy, gap, forces, pressure, by GPAW with PBE
+    (apt install gpaw gpaw-data; or the image dft). Writes results/<scale>/dft/; continues where it was killed.
+    """
+    from replimat.experiments.candidates import check_candidate
+
+    record = check_candidate(candidate, scale, relax=relax, processes=processes, say=partial(print, flush=True))
+    print(cards.project_root() / "results" / scale / "dft" / f"{record['name']}.json")
 
 
 def needed_datasets(data: str = "embedded") -> list[str]:
