@@ -118,6 +118,7 @@ class ExperimentCard(Card):
     parts: dict[Key, list[str]] = Field(default_factory=dict)  # further targets of the same run -> their claims
     weights: Key | None = None  # dataset card of released weights, when nothing is trained
     predictions: Key | None = None  # dataset card of released predictions, when they are only scored again
+    judges: list[Key] = Field(default_factory=list)  # dataset cards of further weights that judge what is generated
     margin: Margin | None = None
     note: str = ""
     smoke: ScaleSettings | None = None

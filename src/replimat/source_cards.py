@@ -95,6 +95,7 @@ class ComputedSource(Card):
     engine: str
     version: str | None = None
     settings: MolecularDynamics | None = None
+    parents: list[Key] = Field(default_factory=list)  # datasets of ours that the computation starts from
     members: list[Member] = Field(default_factory=list)
 
 

@@ -116,21 +116,25 @@ def reader_of(card: DatasetCard):
         raise DataError(f"Dataset {card.name!r}: its reader {card.reader!r} cannot be used ({error}).") from error
 
 
-def content_key(card: DatasetCard) -> str:
-    """Hash of all that decides a dataset's content: raw files or settings, targets, and the code that reads them."""
+def content_key(card: DatasetCard, machinery: bool = True) -> str:
+    """Hash of all that decides a dataset's content: raw files or settings, targets, and the code that reads them.
+
+    machinery: this module too, which all readers share; not of what takes minutes to compute, nor of its parents.
+    """
     source, reader = card.source, Path(reader_of(card).__file__)
     identity = {
         "members": [[member.save_as, member.sha256] for member in source.members],
         "targets": {name: [target.unit, target.column] for name, target in card.targets.items()},
         "rows": card.rows,
     }
-    if isinstance(source, ComputedSource):  # takes minutes: only what decides the labels computes them again
-        code = [reader]
-        identity["computed"] = source.model_dump(mode="json")
-    else:
-        code = [reader, Path(__file__), Path(__file__).with_name("rows.py")]
-    if isinstance(source, DerivedSource):
-        identity["parents"] = [content_key(cards.dataset(name)) for name in source.parents]
+    code = [reader, *map(Path, getattr(reader_of(card), "CODE", ()))]
+    if isinstance(source, ComputedSource):  # only what decides the labels computes them again
+        identity["computed"] = source.model_dump(mode="json", exclude={"parents"})
+        machinery = False
+    if machinery:
+        code += [Path(__file__), Path(__file__).with_name("rows.py")]
+    if parents := getattr(source, "parents", None):
+        identity["parents"] = [content_key(cards.dataset(name), machinery) for name in parents]
     identity["code"] = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()
     return sha256_json(identity)
 

@@ -27,7 +27,7 @@ class Selection:
     where: (target, value) pairs that every row must have; kin: target whose equal values mark related rows (crystals
     of one mineral), kept in one part if `apart`; folds: cross-validation instead of parts, every one of the n_test rows
     (0: all) is tested once and the classes of the first required target are spread evenly; formula: only structures of
-    exactly these atoms ("C7H10O2")."""
+    exactly these atoms ("C7H10O2"); also: further targets that are kept, NaN where a row has none, as `also.<name>`."""
 
     dataset: str
     require: tuple[str, ...]
@@ -43,6 +43,7 @@ class Selection:
     apart: bool = False
     folds: int = 0
     formula: str = ""
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,9 @@ def prepared_key(experiment: Prepared) -> str:
     The target is not part of it: the file holds every target of `require` under its own name, and a run picks by name.
     """
     hashes = {name: _content(name) for name in source_datasets(experiment)}
-    rows = vars(experiment.data)
+    rows = vars(experiment.data).copy()
+    if not rows["also"]:
+        del rows["also"]  # it was added last: files of before it keep their names
     return prepared.prepared_key(
         files.sha256_json(hashes), experiment.representation, rows=rows, content=CONTENT_VERSION
     )

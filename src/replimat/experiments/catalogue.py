@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replimat import cards
-from replimat.cards import SCALES, DerivedSource, ExperimentCard, ScaleSettings
+from replimat.cards import SCALES, ExperimentCard, ScaleSettings
 from replimat.errors import ExperimentError
 from replimat.experiments.base import Experiment, Rescored, prepared_path, source_datasets
 
@@ -35,7 +35,7 @@ class Planned:
     @property
     def datasets(self) -> list[str]:
         """Dataset cards it needs, released weights and predictions and what a dataset is derived from included."""
-        released = [name for name in (self.card.weights, self.card.predictions) if name]
+        released = [name for name in (self.card.weights, self.card.predictions, *self.card.judges) if name]
         return sorted(with_parents([*source_datasets(self.experiment), *released]))
 
 
@@ -43,9 +43,8 @@ def with_parents(names: Iterable[str]) -> set[str]:
     """Datasets and all that they are derived from."""
     found = set(names)
     for name in names:
-        source = cards.dataset(name).source
-        if isinstance(source, DerivedSource):
-            found |= with_parents(source.parents)
+        if parents := getattr(cards.dataset(name).source, "parents", None):
+            found |= with_parents(parents)
     return found
 
 

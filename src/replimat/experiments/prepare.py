@@ -37,6 +37,7 @@ def prepare(experiment: Prepared) -> Path:
         warnings.simplefilter("always")
         arrays = experiment.representation(structures)
     arrays |= {f"target.{name}": data.targets[name][rows] for name in experiment.data.require}
+    arrays |= {f"also.{name}": data.target(name)[rows] for name in experiment.data.also}
     arrays |= {
         f"atoms.{name}": data.atom_target(name)[data.structures.atoms_of(rows)] for name in experiment.data.per_atom
     }
