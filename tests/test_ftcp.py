@@ -11,8 +11,11 @@ from replimat.datasets.base import Structures
 from replimat.errors import DataError
 from replimat.evaluation.generation import generation
 from replimat.experiments import ftcp as experiment
+from replimat.experiments import ftcp_designs
 from replimat.experiments.base import Selection, prepared_key
-from replimat.experiments.ftcp import CASES, NEAREST, Window, around, energy_window, scores, starts
+from replimat.experiments.ftcp import CASES, energy_window
+from replimat.experiments.ftcp_designs import NEAREST, around, scores, starts
+from replimat.experiments.ftcp_latent import Window
 from replimat.models.ftcp import FTCPVAE, Decoded, SameConv, SameTransposed
 from replimat.records import Run
 from replimat.reporting import windows
@@ -386,7 +389,7 @@ def test_formulas_are_compared_reduced():
     double = np.r_[numbers, numbers], np.r_[positions, positions + np.array([4, 0, 0])], cell * [[2], [1], [1]]
     known = Structures.pack([perovskite()], periodic=True)
     other = (np.where(numbers == 22, 40, numbers), positions, cell)
-    assert experiment.new_composition(Structures.pack([double, other], periodic=True), known).tolist() == [0, 1]
+    assert ftcp_designs.new_composition(Structures.pack([double, other], periodic=True), known).tolist() == [0, 1]
 
 
 def test_files_of_rows_without_further_targets_keep_their_names():
@@ -418,7 +421,7 @@ def learned(tmp_path_factory):
     }
     settings = ScaleSettings(epochs=1, batch_size=15, lr=1e-3, model=sizes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "surrogate", lambda name, made, device: np.full(len(made), -0.5))
+        patch.setattr(ftcp_designs, "surrogate", lambda name, made, device: np.full(len(made), -0.5))
         found = experiment.learn(bench, "formation_energy_design", CASES["formation_energy_design"], settings)
     return bench, found
 
