@@ -88,8 +88,8 @@ def show_dataset(console: Console, card: DatasetCard) -> None:
 
 def _origin(source: Source) -> Table:
     """The files of a source, or the settings of a computation."""
-    if isinstance(source, ComputedSource) and source.settings:
-        settings = source.settings.model_dump(exclude_none=True)
+    if isinstance(source, ComputedSource) and not source.members:
+        settings = source.settings.model_dump(exclude_none=True) if source.settings else {"parents": source.parents}
         return _table(f"Computed by {source.engine} {source.version}", ("setting", "value"), list(settings.items()))
     if isinstance(source, DerivedSource):
         return _table("Made from", ("dataset", "title"), [(name, cards.dataset(name).title) for name in source.parents])
