@@ -17,7 +17,7 @@ from replimat.errors import DataError
 from replimat.files import atomic, write_text
 from replimat.records import Run, conversion, finite, number, shown
 from replimat.reporting.comparison import Outcome
-from replimat.reporting.style import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, axis, canvas, metric_label
+from replimat.reporting.style import BLACK, BLUE, GREY, ORANGE, SKY, axis, canvas, metric_label
 from replimat.reporting.tables import write_csv
 from replimat.representations.conversion import as_atoms, unpacked
 from replimat.verdicts import BASELINES
@@ -139,13 +139,13 @@ def draw_rates(path: Path, run: Run, reported: list[Claim]) -> bool:
     if not shares:
         return False
     names = list(shares)
-    with canvas(path, (7.2, 1.7 + 0.42 * len(names))) as (_, axes):
+    with canvas(path, (7.2, 2.0 + 0.4 * len(names))) as (figure, axes):
         for place, name in enumerate(names):
             _, value = claimed(run, name, reported)
             axes.plot([0, 100], [place, place], color="#e6e9ee", linewidth=1, zorder=1)
             if value is not None:
                 label = "reported" if not axes.get_legend_handles_labels()[1].count("reported") else None
-                axes.plot([value, value], [place - 0.32, place + 0.32], color=VERMILION, linewidth=2.5, label=label)
+                axes.plot([value, value], [place - 0.32, place + 0.32], color=BLACK, linewidth=3, label=label)
             for baseline, scores in run.baselines.items():
                 if finite(scores.get(name)):
                     mark, colour = MARKS.get(baseline, ("v", SKY))
@@ -165,8 +165,9 @@ def draw_rates(path: Path, run: Run, reported: list[Claim]) -> bool:
         axes.set(xlim=(-2, 102), ylim=(len(names) - 0.4, -0.6), xlabel="share (%)")
         axes.set_yticks(range(len(names)), [metric_label(name) for name in names])
         axes.grid(axis="y", visible=False)
-        axes.set_title(f"{run.paper} · {run.label}\nn = {run.n_test:,} samples, {len(run.seeds)} seed(s)")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.22 - 0.6 / len(names)), ncols=4, columnspacing=1.2)
+        seeds = f"{len(run.seeds)} seeds" if len(run.seeds) > 1 else "1 seed"
+        axes.set_title(f"{run.paper} · {run.label}\nn = {run.n_test:,} samples, {seeds}")
+        figure.legend(loc="outside lower left", ncols=2)
     return True
 
 
