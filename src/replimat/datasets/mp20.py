@@ -1,4 +1,4 @@
-"""MP-20 of CDVAE (Xie et al. 2022): crystals of the Materials Project of at most 20 atoms, as csv files of CIF texts."""
+"""MP-20 of CDVAE (Xie et al. 2022): Materials Project crystals of at most 20 atoms, as csv files of CIF texts."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""Crystals with the power factors that Ren et al. (2022) took from Ricci et al. (2017), joined by Materials Project id."""
+"""Crystals with the power factors that Ren et al. (2022) took from Ricci et al. (2017), joined by their ids."""
 
 import csv
 from pathlib import Path
