@@ -101,5 +101,23 @@ def test_rates_fall_together_and_other_schedules_are_refused(tmp_path):
     assert float(log[2].split(",")[-1]) == pytest.approx(0.01 * 0.5 ** (14 / 7), rel=1e-6)  # 7 steps an epoch
     with pytest.raises(ValueError, match="constant or exponential"):
         AdversarialTask(Pair(), Training(epochs=1, batch_size=1, lr=1.0, keep="last", schedule="onecycle"))
-    with pytest.raises(ValueError, match="last"):
+    with pytest.raises(ValueError, match="its own quality"):
         AdversarialTask(Pair(), Training(epochs=1, batch_size=1, lr=1.0))
+
+
+def test_the_epoch_whose_own_quality_is_best_is_kept(tmp_path):
+    """Of three epochs the second says it is the best; its weights come back, not the last."""
+    seen = []
+
+    class Judged(Pair):
+        def quality(self):
+            seen.append([weight.clone() for weight in self.generator.parameters()])
+            return torch.tensor([0.1, 0.9, 0.2][len(seen) - 1])
+
+    rows = {"train": torch.arange(224), "val": torch.arange(224, 256)}
+    settings = replace(SETTINGS, epochs=3, keep="best")
+    model = train(
+        Judged(), Points(), rows, settings, tmp_path, seed=1, identity="a", device="cpu", task=AdversarialTask
+    )
+    for kept, second, last in zip(model.generator.parameters(), seen[1], seen[2], strict=True):
+        assert torch.equal(kept, second) and not torch.equal(kept, last)

@@ -24,6 +24,7 @@ from replimat.models.edm import (
     Critic,
     Generator,
     LargestThree,
+    could_be_molecules,
     distance_matrices,
     permuted,
     points,
@@ -346,3 +347,17 @@ def test_the_experiment_runs_and_its_figures_are_drawn(arrays, tmp_path):
         with np.load(bench.folder / f"{name}.npz", allow_pickle=False) as stored:
             module.draw(tmp_path / f"{name}.png", run, dict(stored.items()))
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
+def test_bonds_of_formaldehyde_by_hand():
+    """O=C(H)H could be a molecule; with a hydrogen far away, or on the oxygen, or with divalent carbon it could not."""
+    radii, valences = torch.tensor([[0.66, 0.76, 0.31, 0.31]]), torch.tensor([[2, 4, 1, 1]])
+    points = torch.tensor([[0.0, 0, 0], [0, 0, 1.21], [0.93, 0, 1.8], [-0.93, 0, 1.8]])
+
+    def could(at, valences=valences):
+        return could_be_molecules(torch.cdist(at, at)[None] ** 2, radii, valences).item()
+
+    assert could(points) and could(points[[0, 1, 3, 2]])
+    assert not could(points + torch.tensor([[0.0, 0, 0], [0, 0, 0], [0, 0, 0], [-3.0, 0, 0]]))
+    assert not could(points + torch.tensor([[0.0, 0, 0], [0, 0, 0], [-0.6, 0, -1.2], [0, 0, 0]]))
+    assert not could(points, torch.tensor([[2, 2, 1, 1]]))

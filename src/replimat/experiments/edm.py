@@ -68,7 +68,9 @@ def build(card: ExperimentCard, settings: ScaleSettings, scale: str) -> Learned:
 
 
 def training(settings: ScaleSettings) -> Training:
-    """Adam with a rate that falls exponentially, and an average of the weights over the last hundreds of steps."""
+    """Adam with a rate that falls exponentially, and an average of the weights over the last hundreds of steps; kept
+    are those of the epoch whose samples have bonds like molecules most often.
+    """
     return Training(
         epochs=settings.epochs,
         batch_size=settings.batch_size,
@@ -77,7 +79,7 @@ def training(settings: ScaleSettings) -> Training:
         gamma=SLOWED,
         decay_steps=settings.epochs * -(-settings.n_train // settings.batch_size),
         ema=AVERAGED,
-        keep="last",
+        keep="best",
     )
 
 
@@ -339,12 +341,11 @@ def keep(bench: Bench, made: dict[str, Sampled], known: Known) -> None:
 
 
 def _looked_at(molecules: Structures, known: Known) -> Iterator[tuple[int, str]]:
-    """Number and SMILES of the first valid samples, of the first samples where none is."""
+    """Number and SMILES of the first valid samples, and where these are few of the first others."""
     from replimat.evaluation.molecules import perceive
 
     smiles = perceive(molecules).smiles
-    rows = np.flatnonzero(smiles != "")[:LOOKED_AT]
-    for row in rows if len(rows) else range(min(LOOKED_AT, len(molecules))):
+    for row in np.argsort(smiles == "", kind="stable")[:LOOKED_AT]:
         said = smiles[row] or "not valid"
         yield row, said + ("" if not smiles[row] or smiles[row] in known.topologies else "\nnot in the data")
 

@@ -33,6 +33,7 @@ PENALTY, DRIFT, REPULSION = 10.0, 1e-3, 10.0  # lambda, epsilon and k of the pap
 SHORTEST = 0.2  # angstrom: two points at one place have no finite slope, here and below the critic sees this distance
 CLOSE = 1e-2  # angstrom^2: eigenvalues nearer than this count as equal in the gradient
 LEAK = 0.2  # slope of LeakyReLU below zero
+BOND, WATCHED = 0.45, 1000  # angstrom, Open Babel's slack of a bond; samples whose quality is watched
 GAUSSIANS = (0.8, 7.0)  # angstrom, first and last centre
 UNIT = 1.5  # angstrom: the slope of the critic is that with respect to UNIT / d
 
@@ -199,12 +200,19 @@ class EDMGAN(nn.Module):
     """Generator and critic of molecules that all have the same atoms.
 
     counts: atoms of each element, in the order in which they stand in a molecule (seven carbons, two oxygens, ten
-    hydrogens); shortest: r, the smallest distance of the data, angstrom; options: of the networks by name. What it is
-    given of the data are squared distances in angstrom^2 [B, n, n].
+    hydrogens); shortest: r, the smallest distance of the data, angstrom; options: of the networks by name; radii:
+    covalent, of each element, angstrom; valences: of each element. What it is given of the data are squared distances
+    in angstrom^2 [B, n, n].
     """
 
     def __init__(
-        self, counts: Sequence[int], shortest: float, generator: dict | None = None, critic: dict | None = None
+        self,
+        counts: Sequence[int],
+        shortest: float,
+        generator: dict | None = None,
+        critic: dict | None = None,
+        radii: Sequence[float] = (0.76, 0.66, 0.31),
+        valences: Sequence[int] = (4, 2, 1),
     ):
         super().__init__()
         self.counts, self.shortest = tuple(counts), shortest
@@ -213,6 +221,8 @@ class EDMGAN(nn.Module):
         self.critic = Critic(n, kinds, **(critic or {}))
         reference = torch.repeat_interleave(torch.arange(kinds), torch.tensor(self.counts))
         self.register_buffer("reference", reference, persistent=False)  # element of each atom [n]
+        self.register_buffer("radii", torch.tensor(radii), persistent=False)  # [K]
+        self.register_buffer("valences", torch.tensor(valences), persistent=False)  # [K]
         self.register_buffer("pairs", torch.triu_indices(n, n, 1), persistent=False)  # [2, P]
 
     def sample(self, size: int) -> tuple[Tensor, Tensor]:
@@ -239,6 +249,13 @@ class EDMGAN(nn.Module):
         types = functional.cross_entropy(logits.flatten(0, 1), self.reference.repeat(len(made)))
         repulsion = (distance - self.shortest).clamp_max(0).square().sum(dim=1).mean()
         return -score + types + REPULSION * repulsion
+
+    @torch.no_grad()
+    def quality(self) -> Tensor:
+        """Share of WATCHED samples whose bonds could be those of a molecule; judged without any data."""
+        squared, logits = self.sample(WATCHED)
+        kinds = logits.argmax(dim=2)
+        return could_be_molecules(squared, self.radii[kinds], self.valences[kinds]).float().mean()
 
     def critic_parameters(self) -> Iterator[nn.Parameter]:
         return self.critic.parameters()
@@ -277,6 +294,23 @@ class EDMGAN(nn.Module):
     def _distances(self, squared: Tensor) -> Tensor:
         one, two = self.pairs
         return squared[:, one, two].clamp_min(SHORTEST**2).sqrt()  # [B, P]
+
+
+def could_be_molecules(squared: Tensor, radii: Tensor, valences: Tensor) -> Tensor:
+    """Whether bonds as Open Babel first draws them, between atoms nearer than the sum of their radii and BOND, connect
+    all atoms and leave valences that double bonds can fill [B].
+
+    squared: distances in angstrom^2 [B, n, n]; radii in angstrom, valences [B, n]. A molecule needs more than this.
+    """
+    near = squared < (radii[:, :, None] + radii[:, None] + BOND) ** 2
+    bonds = (near & ~torch.eye(squared.shape[1], dtype=torch.bool, device=squared.device)).float()
+    free = valences - bonds.sum(dim=2)  # [B, n]
+    reach = bonds
+    for _ in range((squared.shape[1] - 1).bit_length()):
+        reach = (reach + reach @ reach).clamp_max(1)
+    partner = (bonds @ (free > 0).float()[..., None])[..., 0] > 0
+    fits = (free >= 0) & ((free == 0) | partner) & (bonds.sum(dim=2) > 0)
+    return (reach[:, 0] > 0).all(dim=1) & fits.all(dim=1)
 
 
 def permuted(squared: Tensor, order: Tensor) -> Tensor:

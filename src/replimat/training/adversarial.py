@@ -8,7 +8,10 @@ from replimat.training.task import Task
 
 
 class AdversarialTask(Task):
-    """Trains a pair of networks against each other; keep the "last" weights, no metric says which are the best.
+    """Trains a pair of networks against each other.
+
+    Which weights are the best no loss says. They are the "last", or, where the model itself can tell how good what it
+    makes is (quality() -> scalar, the higher the better, from noise of its own), the "best" of all epochs.
 
     model: one module with critic_loss(**inputs) and generator_loss(**inputs) -> scalars, and with critic_parameters()
     and generator_parameters() -> iterables of parameters, or of Adam's groups of them. Every step is one of the critic,
@@ -17,6 +20,7 @@ class AdversarialTask(Task):
     """
 
     monitor, mode, logged = "val_critic_loss", "min", ("val_critic_loss", "train_generator_loss")
+    noise = 1_000_003  # seed of the samples whose quality is watched: the same in every epoch
 
     def __init__(
         self,
@@ -31,8 +35,12 @@ class AdversarialTask(Task):
         super().__init__(model, settings, scale)
         if settings.schedule not in ("constant", "exponential"):
             raise ValueError(f"A GAN is trained with a constant or exponential rate, not {settings.schedule!r}.")
-        if settings.keep != "last" or settings.clip:
-            raise ValueError('A GAN keeps its "last" weights, and its gradients are not clipped.')
+        if settings.clip:
+            raise ValueError("The gradients of a GAN are not clipped here.")
+        if settings.keep == "best":
+            if not hasattr(model, "quality"):
+                raise ValueError('A GAN keeps its "last" weights, or its model must say its own quality.')
+            self.monitor, self.mode, self.logged = "val_quality", "max", (*self.logged, "val_quality")
         self.automatic_optimization = False
         self.critic_steps, self.betas, self.generator_lr = critic_steps, betas, generator_lr
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))  # kept in checkpoints: a resumed run counts on
@@ -56,11 +64,15 @@ class AdversarialTask(Task):
             for scheduler in self.lr_schedulers():
                 scheduler.step()
 
-    def validation_step(self, batch, _):
+    def validation_step(self, batch, index):
+        if self.monitor == "val_quality" and index == 0:
+            with torch.random.fork_rng():
+                torch.manual_seed(self.noise)
+                self.log(self.monitor, self.model.quality(), batch_size=1)
         with torch.inference_mode(False), torch.enable_grad():  # the gradient penalty is a gradient here too
             inputs = {name: value.clone() for name, value in batch[0].items()}
             loss = self.model.critic_loss(**inputs)
-        self.log(self.monitor, loss.detach(), batch_size=len(batch[1]))
+        self.log("val_critic_loss", loss.detach(), batch_size=len(batch[1]))
         self.log("val_loss", loss.detach(), batch_size=len(batch[1]))
 
     def configure_optimizers(self):
