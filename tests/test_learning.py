@@ -272,13 +272,13 @@ def test_fitting_needs_neither_pymatgen_nor_ase():
     """A training machine has the torch stack: planning, keys of prepared files and learning must do with it."""
     code = """
 import sys
-for name in ("pymatgen", "ase", "spglib", "rdata", "phonopy"):
+for name in ("pymatgen", "ase", "spglib", "rdata", "phonopy", "smact", "matminer", "chgnet", "openbabel"):
     sys.modules[name] = None
 from replimat import cards
 from replimat.experiments.catalogue import plan_paper
 from replimat.experiments.base import Learned, prepared_key
 import replimat.experiments.learning
-papers = [key for key in cards.paper_keys() if cards.paper(key).family == "characterisation"]
+papers = [key for key in cards.paper_keys() if cards.paper(key).family in ("characterisation", "generation")]
 found = [one for key in papers for one in plan_paper(key, "laptop") if isinstance(one.experiment, Learned)]
 print(len({prepared_key(one.experiment) for one in found}))
 """
