@@ -9,6 +9,7 @@ from ase.geometry import cell_to_cellpar, cellpar_to_cell
 
 from replimat import cards, datasets
 from replimat.datasets.base import Structures
+from replimat.datasets.convex_hull import formation_energies
 from replimat.errors import DataError, ReplimatError
 from replimat.evaluation.generation import MADE, judged
 from replimat.experiments import crystal_gan as experiment
@@ -196,6 +197,12 @@ def test_classifier_has_its_own_rate():
 # -------------------------------------------------------------------------------------------------- judgement
 
 
+def test_covalent_radii_are_those_of_ase():
+    from ase.data import covalent_radii
+
+    assert experiment.RADII.tolist() == covalent_radii[experiment.NUMBERS].tolist()
+
+
 def test_every_composition_is_shown_equally_often():
     counts = np.array([[1, 1, 3], [2, 4, 8], [1, 1, 3], [1, 1, 3]])
     rows = experiment.evenly(counts, 6)
@@ -219,7 +226,8 @@ def test_random_crystals_have_what_was_asked_for():
 def test_formation_energies_count_from_the_lowest_crystal():
     known = np.array([[2, 0, 0], [0, 1, 0], [0, 4, 0], [0, 0, 2], [1, 0, 1]])
     energy = np.array([-1.5, -9.0, -9.1, -5.0, -6.3])
-    found = experiment.formation(np.array([[1, 0, 1], [1, 1, 2]]), np.array([-6.3, -7.0]), known, energy)
+    asked = np.array([[1, 0, 1], [1, 1, 2]]), np.array([-6.3, -7.0])
+    found = formation_energies(*asked, known, energy, experiment.SYMBOLS)
     assert found == pytest.approx([-6.3 + 3.25, -7.0 + (1.5 + 9.1 + 10) / 4])
 
 

@@ -12,7 +12,6 @@ from replimat.datasets.base import Structures
 from replimat.evaluation.generation import generation
 from replimat.experiments import ftcp as experiment
 from replimat.experiments import ftcp_designs
-from replimat.experiments.base import Selection, prepared_key
 from replimat.experiments.ftcp import CASES, energy_window
 from replimat.experiments.ftcp_designs import NEAREST, around, scores, starts
 from replimat.experiments.ftcp_latent import Window
@@ -190,14 +189,6 @@ def test_formulas_are_compared_reduced():
     known = Structures.pack([perovskite()], periodic=True)
     other = (np.where(numbers == 22, 40, numbers), positions, cell)
     assert ftcp_designs.new_composition(Structures.pack([double, other], periodic=True), known).tolist() == [0, 1]
-
-
-def test_files_of_rows_without_further_targets_keep_their_names():
-    def key(**others) -> str:
-        rows = Selection("qm9", ("gap",), 1, 1, 1, **others)
-        return prepared_key(SimpleNamespace(data=rows, representation=OrderedCrystals(20, 3), extras_from=None))
-
-    assert len({key(), key(also=()), key(also=("lumo",))}) == 2
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,6 @@ def read(folder: Path, card: DatasetCard) -> Dataset:
     """All crystals; ids like wide-cubic-17. `phase` is the place in PHASES, `sweep` that in SWEEPS; the cell as a, b, c
     (angstrom), alpha, beta, gamma (degree).
     """
-    folder.mkdir(parents=True, exist_ok=True)  # takes what a computation has finished so far: nothing, it takes no time
     names, phases, sweeps, cells, polar = [], [], [], [], []
     random = np.random.PCG64(SEED)
     for sweep, name in enumerate(SWEEPS):

@@ -33,6 +33,20 @@ def above_hull(
     return found
 
 
+def formation_energies(
+    counts: np.ndarray, energies: np.ndarray, known_counts: np.ndarray, known_energies: np.ndarray, elements: list[str]
+) -> np.ndarray:
+    """From the lowest crystal of each element among the known ones, eV/atom [n]; arguments as of `above_hull`.
+
+    Raises DataError where an element is missing.
+    """
+    total = known_counts.sum(axis=1)
+    alone = [known_energies[(known_counts[:, k] > 0) & (total == known_counts[:, k])] for k in range(len(elements))]
+    if missing := [symbol for symbol, values in zip(elements, alone, strict=True) if not len(values)]:
+        raise DataError(f"No crystal of {', '.join(missing)} alone is known: no formation energies.")
+    return energies - counts @ np.array([values.min() for values in alone]) / counts.sum(axis=1)
+
+
 def element_counts(structures, numbers: list[int]) -> np.ndarray:
     """Atoms of each atomic number in each structure [n, E]."""
     return np.array([[(structures[s][0] == z).sum() for z in numbers] for s in range(len(structures))])

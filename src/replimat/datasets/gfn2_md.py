@@ -13,7 +13,6 @@ same frames.
 import json
 import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +36,6 @@ def read(folder: Path, card: DatasetCard) -> Dataset:
     folder: holds the finished blocks. Raises DataError when the engine is missing or of another version than the card
     says, when a calculation does not converge, or when the molecule falls apart.
     """
-    _require_engine(card)
     settings = card.source.settings
     numbers, relaxed, frames = trajectory(settings, folder, card.name)
     _require_intact(card.name, numbers, relaxed, frames["positions"])
@@ -202,19 +200,6 @@ def _kept(path: Path, compute: Callable[..., dict], *arguments) -> dict:
             np.savez(stream, **arrays)
     with np.load(path, allow_pickle=False) as stored:
         return dict(stored.items())
-
-
-def _require_engine(card: DatasetCard) -> None:
-    engine, wanted = card.source.engine, card.source.version
-    try:
-        found = version(engine)
-    except PackageNotFoundError:
-        found = "not installed"
-    if found != wanted:
-        raise DataError(
-            f"Dataset {card.name!r} is computed with {engine} {wanted}, found: {found}. "
-            f"Install it with `pip install {engine}=={wanted}`."
-        )
 
 
 def _require_intact(name: str, numbers: np.ndarray, relaxed: np.ndarray, positions: np.ndarray) -> None:

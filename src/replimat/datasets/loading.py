@@ -9,6 +9,7 @@ import importlib
 import json
 import shutil
 import zipfile
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -55,14 +56,31 @@ def _compute(card: DatasetCard, path: Path) -> Dataset:
     """
     from filelock import FileLock
 
+    _require_engine(card)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if path.is_file():
             return load(card.name)
         unfinished = path.with_suffix(".unfinished")
         data = _read(card, unfinished, path)
-        shutil.rmtree(unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)  # a reader that takes no time keeps nothing there
         return data
+
+
+def _require_engine(card: DatasetCard) -> None:
+    """Raise DataError where the engine is missing or another than the card says: its labels would differ."""
+    engine, wanted = card.source.engine, card.source.version
+    if wanted is None:
+        return
+    try:
+        found = version(engine)
+    except PackageNotFoundError:
+        found = "not installed"
+    if found != wanted:
+        raise DataError(
+            f"Dataset {card.name!r} is computed with {engine} {wanted}, found: {found}. "
+            f"Install it with `pip install {engine}=={wanted}`."
+        )
 
 
 def check(data: Dataset, card: DatasetCard) -> None:

@@ -10,7 +10,6 @@ of each element here, hulls are those of all crystals here.
 
 import json
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,7 @@ from replimat.cards import DatasetCard
 from replimat.datasets import chgnet_relaxation
 from replimat.datasets.base import Dataset, Structures
 from replimat.datasets.chgnet_relaxation import Relaxed, Triple, relaxed
-from replimat.datasets.convex_hull import above_hull, element_counts
-from replimat.errors import DataError
+from replimat.datasets.convex_hull import above_hull, element_counts, formation_energies
 from replimat.files import atomic
 
 CODE = (chgnet_relaxation.__file__,)  # decides the labels too
@@ -38,12 +36,11 @@ BLOCK = 10  # crystals relaxed between two writes
 
 
 def read(folder: Path, card: DatasetCard) -> Dataset:
-    """The dataset; folder holds the finished blocks. Raises DataError where chgnet is missing or of another version."""
+    """The dataset; folder holds the finished blocks."""
     from threadpoolctl import threadpool_limits
 
     from replimat.datasets.loading import load
 
-    require_engine(card)
     started = starts(load(card.source.parents[0]))
     with threadpool_limits(1):  # the same sums in every run
         found = relax_all(started, folder, card.name)
@@ -148,27 +145,9 @@ def without_twins(found: dict[str, Relaxed]) -> tuple[dict[str, Relaxed], dict[s
 def energies(structures: Structures, energy: np.ndarray) -> dict[str, np.ndarray]:
     """energy_per_atom, formation_energy and e_above_hull, eV/atom [n]."""
     counts = element_counts(structures, NUMBERS)
-    alone = [energy[(counts[:, k] > 0) & (counts.sum(axis=1) == counts[:, k])] for k in range(len(NUMBERS))]
-    if missing := [symbol for symbol, values in zip(SYMBOLS, alone, strict=True) if not len(values)]:
-        raise DataError(f"No crystal of {', '.join(missing)} alone was relaxed: no formation energies.")
-    lowest = np.array([values.min() for values in alone])
-    formation = energy - counts @ lowest / counts.sum(axis=1)
+    formation = formation_energies(counts, energy, counts, energy, SYMBOLS)
     hull = above_hull(counts, formation, counts, formation, SYMBOLS)
     return {"energy_per_atom": energy, "formation_energy": formation, "e_above_hull": np.maximum(hull, 0.0)}
-
-
-def require_engine(card: DatasetCard) -> None:
-    """Raises DataError where the engine is missing or another than the card says: its energies would differ."""
-    engine, wanted = card.source.engine, card.source.version
-    try:
-        found = version(engine)
-    except PackageNotFoundError:
-        found = "not installed"
-    if found != wanted:
-        raise DataError(
-            f"Dataset {card.name!r} is computed with {engine} {wanted}, found: {found}. "
-            f"Install it with `pip install {engine}=={wanted}`."
-        )
 
 
 def _same(one: Relaxed, other: Relaxed) -> bool:

@@ -208,9 +208,7 @@ def prepared_key(experiment: Prepared) -> str:
     The target is not part of it: the file holds every target of `require` under its own name, and a run picks by name.
     """
     hashes = {name: _content(name) for name in source_datasets(experiment)}
-    rows = vars(experiment.data).copy()
-    if not rows["also"]:
-        del rows["also"]  # it was added last: files of before it keep their names
+    rows = vars(experiment.data)
     return prepared.prepared_key(
         files.sha256_json(hashes), experiment.representation, rows=rows, content=CONTENT_VERSION
     )

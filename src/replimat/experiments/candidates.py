@@ -124,11 +124,10 @@ def _cgcnn(atoms: Atoms) -> dict:
 
 
 def _chgnet(atoms: Atoms) -> dict:
-    from chgnet.model.dynamics import CHGNetCalculator
-    from chgnet.model.model import CHGNet
+    from replimat.datasets.chgnet_relaxation import calculator
 
     judged = atoms.copy()
-    judged.calc = CHGNetCalculator(CHGNet.load(model_name="0.3.0", use_device="cpu", verbose=False), use_device="cpu")
+    judged.calc = calculator()
     return {
         "max_force": float(np.linalg.norm(judged.get_forces(), axis=1).max()),
         "pressure": -float(np.mean(judged.get_stress()[:3])) / units.GPa,

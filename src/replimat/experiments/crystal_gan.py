@@ -30,7 +30,8 @@ WHERE = {"mg_mn_o": ("learned", 1.0)}  # its other phases only make the hull
 REQUIRE = {"mg_mn_o": "learned", "mg_mn_o_images": "n_atoms"}
 SHOWN = 10
 DECAYS = 50  # of the learning rate
-CLOSEST = 0.7  # of the sum of two covalent radii
+RADII = np.array([1.41, 1.39, 0.66])  # angstrom, covalent (Cordero et al. 2008), as ASE has them
+LIMITS = 0.7 * (RADII[:, None] + RADII)  # no two atoms closer than this
 
 NEAR_HULL = 0.2  # eV/atom
 ACIDITIES, POTENTIAL = (0.0, 7.0, 14.0), 1.5  # pH; V against the reversible hydrogen electrode
@@ -283,16 +284,15 @@ class Judge:
 
     def _properties(self, crystals: Structures, energy: np.ndarray) -> dict[str, np.ndarray]:
         """Stability on the hull by two potentials, in water, and the gap, of relaxed crystals [k]."""
-        from replimat.datasets.convex_hull import above_hull
+        from replimat.datasets.convex_hull import above_hull, formation_energies
         from replimat.experiments.multifidelity import multifidelity_gap
         from replimat.experiments.properties import author_property
         from replimat.physics.pourbaix import decomposition_energies
         from replimat.sources.store import folder_of
 
         counts, known = _counts(crystals), _counts(self.phases.structures)
-        formed, phases = (
-            formation(c, e, known, self.phases.energy) for c, e in ((counts, energy), (known, self.phases.energy))
-        )
+        reference = known, self.phases.energy
+        formed, phases = (formation_energies(*each, *reference, SYMBOLS) for each in ((counts, energy), reference))
         hull = above_hull(counts, formed, known, phases, SYMBOLS)
         folder = folder_of("cgcnn_weights")
         theirs = [
@@ -314,30 +314,18 @@ class Judge:
 
 
 def reasonable(structures: Structures) -> np.ndarray:
-    """Whether no two atoms, images included, are closer than CLOSEST times the sum of their covalent radii [n]."""
-    from ase.data import chemical_symbols, covalent_radii
+    """Whether no two atoms, images included, are closer than LIMITS [n]."""
     from ase.neighborlist import neighbor_list
 
     from replimat.experiments.properties import THINNEST, thickness
     from replimat.representations.conversion import as_atoms
 
     found = thickness(structures.cells) >= THINNEST
+    limits = {(SYMBOLS[a], SYMBOLS[b]): LIMITS[a, b] for a in range(len(SYMBOLS)) for b in range(len(SYMBOLS))}
     for k in np.flatnonzero(found):
-        elements = np.unique(structures[k][0])
-        limits = {
-            (chemical_symbols[a], chemical_symbols[b]): CLOSEST * (covalent_radii[a] + covalent_radii[b])
-            for a in elements
-            for b in elements
-        }
         (atoms,) = as_atoms(structures.take([k]))
         found[k] = len(neighbor_list("i", atoms, limits)) == 0
     return found
-
-
-def formation(counts: np.ndarray, energy: np.ndarray, known: np.ndarray, known_energy: np.ndarray) -> np.ndarray:
-    """Formation energies [n] from the lowest crystal of each element among the known ones, eV/atom."""
-    lowest = [known_energy[(known[:, k] > 0) & (known.sum(axis=1) == known[:, k])].min() for k in range(len(NUMBERS))]
-    return energy - counts @ np.array(lowest) / counts.sum(axis=1)
 
 
 def _counts(structures: Structures) -> np.ndarray:

@@ -17,9 +17,9 @@ from torch.utils.data import Dataset
 
 from replimat.cards import ExperimentCard, ScaleSettings
 from replimat.datasets.base import Structures
-from replimat.errors import ExperimentError
 from replimat.experiments.base import Learned, Made, Selection, Target
 from replimat.experiments.bench import Bench
+from replimat.experiments.judging import require
 from replimat.training.adversarial import AdversarialTask
 from replimat.training.settings import Training
 
@@ -102,23 +102,10 @@ def learn(bench: Bench, target: str, settings: ScaleSettings, training: Training
     made = {name: sampled(one, count, bench.seed) for name, one in (("made", model), ("untrained", first))}
     made["random_structure"] = random_points(molecules.take(bench.rows("train")), count, bench.seed)
     known = Known(molecules, bench.arrays["part"], int(free["relaxed"]))
-    _require()
+    require("Generated molecules are judged with Open Babel, ASE and tblite", "openbabel", "ase", "tblite")
     tables = {name: judge(one, known) for name, one in made.items()}
     keep(bench, made, known)
     return {target: Made(tables.pop("made"), tables)}
-
-
-def _require() -> None:
-    """Training needs the lean stack alone; judging what came of it needs the whole suite."""
-    try:
-        import ase  # noqa: F401
-        import openbabel  # noqa: F401
-        import tblite  # noqa: F401
-    except ImportError as error:
-        raise ExperimentError(
-            f"Generated molecules are judged with Open Babel, ASE and tblite ({error}). The trained weights are kept: "
-            "run `replimat evaluate` where the whole suite is installed (pip install 'replimat[suite]')."
-        ) from error
 
 
 class Squared(Dataset):

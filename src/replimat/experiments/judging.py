@@ -5,6 +5,7 @@ of the valid crystals, novelty of the valid and unique ones, both with the match
 """
 
 from functools import lru_cache
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,7 @@ def judge_crystals(
     not; known: crystals that are not new; data: crystals (of the test set) whose distributions are compared and, where
     cutoffs are given, covered; prefix: of the samples' ids. Raises ExperimentError where the libraries are missing.
     """
-    _require()
+    require("Generated crystals are judged with pymatgen, matminer and smact", "pymatgen", "matminer", "smact")
     from replimat.evaluation.validity import compositionally_valid, structurally_valid
 
     n = len(failed) + (len(made) if made else 0)
@@ -117,14 +118,13 @@ def _reference(numbers: bytes, positions: bytes, cells: bytes, offsets: bytes) -
     return scaler, fingerprints(data, scaler)
 
 
-def _require() -> None:
-    """Training needs the lean stack alone; judging what came of it needs the whole suite."""
+def require(said: str, *modules: str) -> None:
+    """Training needs the lean stack alone; judging what came of it needs the whole suite. Raises ExperimentError."""
     try:
-        import matminer  # noqa: F401
-        import pymatgen  # noqa: F401
-        import smact  # noqa: F401
+        for module in modules:
+            import_module(module)
     except ImportError as error:
         raise ExperimentError(
-            f"Generated crystals are judged with pymatgen, matminer and smact ({error}). The trained weights are kept: "
-            "run `replimat evaluate` where the whole suite is installed (pip install 'replimat[suite]')."
+            f"{said} ({error}). The trained weights are kept: run `replimat evaluate` where the whole suite is "
+            "installed (pip install 'replimat[suite]')."
         ) from error

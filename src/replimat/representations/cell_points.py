@@ -17,6 +17,7 @@ from torch import Tensor
 
 from replimat.datasets.base import Structures
 from replimat.errors import DataError
+from replimat.representations.conversion import packed
 
 ELEMENTS = (12, 25, 8)  # Mg, Mn, O
 SLOTS = (8, 8, 12)
@@ -40,9 +41,8 @@ class CellPoints:
 
     def __call__(self, structures: Structures, progress: bool = True) -> dict[str, np.ndarray]:
         """image [n, 30, 3] float32, and the crystals themselves as replimat.representations.conversion.packed."""
-        names = ("numbers", "positions", "cells", "offsets")
         images = np.stack([image_of(*structures[s]) for s in range(len(structures))])
-        return {"image": images.astype(np.float32)} | {name: getattr(structures, name) for name in names}
+        return {"image": images.astype(np.float32)} | packed(structures)
 
 
 def image_of(numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray) -> np.ndarray:
@@ -104,8 +104,7 @@ def composition(images: Tensor) -> Tensor:
     return torch.stack([part.sum(dim=1) for part in filled_slots(images).split(SLOTS, dim=1)], dim=1)
 
 
-# ------------------------------------------------------------------------------------------------ other images of
-# ------------------------------------------------------------------------------------------------ the same crystal
+# ------------------------------------------------------------------------- other images of the same crystal
 
 
 def doubled(images: Tensor) -> Tensor:
