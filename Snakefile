@@ -16,6 +16,13 @@ SCALE = config["scale"]
 PLAN = plan(SCALE, config["data"])  # paper -> its experiments
 RUNS = {(one.paper, one.name): one for planned in PLAN.values() for one in planned}
 
+# What a cluster is asked for (profiles/slurm, profiles/kubernetes). A job that is stopped at its limit is started again
+# there, and continues.
+DEVICES = int(config["devices"])
+GPUS = {"gpu": DEVICES} if config["device"] == "cuda" else {}
+MINUTES = {"smoke": 30, "laptop": 120, "paper": 1440}[SCALE]
+MEMORY_MB = {"smoke": 3000, "laptop": 4000, "paper": 8000}[SCALE]
+
 
 def sources(*patterns):
     """Source files a rule's result depends on: an edited one runs it again."""

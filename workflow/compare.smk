@@ -15,6 +15,7 @@ rule compare:
         table=f"results/{SCALE}/papers/{{paper}}/comparison.csv",
         text=f"results/{SCALE}/papers/{{paper}}/comparison.md",
         metrics=f"results/{SCALE}/papers/{{paper}}/metrics.json",
+    localrule: True  # a few seconds; a queue would cost more
     log:
         f"runs/logs/compare-{SCALE}-{{paper}}.log",
     shell:

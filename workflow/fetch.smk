@@ -23,7 +23,6 @@ for dataset in [name for name, files in DATA_FILES.items() if files]:
             DATA_FILES[dataset],
         params:
             dataset=dataset,
-        resources:
-            network=1,
+        localrule: True  # compute nodes of clusters often have no network
         shell:
             "replimat fetch {params.dataset}"

@@ -44,9 +44,11 @@ for _, group in groupby(sorted(RUNS.values(), key=together), key=together):
         params:
             what=f"{group[0].paper} {' '.join(one.name for one in group)}",
             options=f"--scale {SCALE} --device {config['device']} --seeds {config['seeds']}",
-        threads: 1
+        threads: 1 if GPUS else DEVICES
         resources:
-            mem_mb=3000,
+            mem_mb=MEMORY_MB,
+            runtime=MINUTES,
+            **GPUS,
         log:
             f"runs/logs/fit-{SCALE}-{group[0].paper}-{group[0].name}.log",
         shell:

@@ -20,6 +20,9 @@ rule prepare:
         "prepared/{name}.safetensors",
     params:
         command=command,
+    resources:
+        mem_mb=MEMORY_MB,
+        runtime=MINUTES,
     log:
         "runs/logs/prepare-{name}.log",
     shell:

@@ -8,6 +8,7 @@ rule merge:
         table=f"results/{SCALE}/comparison.csv",
         text=f"results/{SCALE}/comparison.md",
         summary=f"results/{SCALE}/summary.json",
+    localrule: True
     shell:
         f"replimat compare --scale {SCALE}"
 
@@ -18,5 +19,6 @@ rule report:
         sources("reporting/*.py", "reporting/templates/*"),
     output:
         f"results/{SCALE}/report.html",
+    localrule: True
     shell:
         f"replimat report --scale {SCALE}"
