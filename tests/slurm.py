@@ -1,7 +1,7 @@
 """A Slurm of one node, for as long as a command runs: python tests/slurm.py snakemake --profile profiles/slurm ...
 
-Needs Debian's packages slurmctld, slurmd, slurm-client and munge; nothing of them is configured or left running. The node
-offers the processors and the memory of this machine and up to two GPUs that are none, so that jobs can ask for them.
+Needs Debian's packages slurmctld, slurmd, slurm-client and munge; nothing of them is configured or left running. The
+node offers the processors and memory of this machine, and up to two GPUs that are none, so that jobs can ask for them.
 """
 
 import argparse
@@ -64,8 +64,9 @@ def slurm(folder: Path, gpus: int = 0):
     folder.chmod(0o755)  # munge wants a path that nobody else can write to
     for name in ("state", "spool"):
         (folder / name).mkdir()
-    environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+    environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{folder}/bin:{os.environ['PATH']}"}
     _configure(folder, gpus)
+    _srun(folder)
     running = []
     try:
         running.append(_munge(folder))
@@ -96,6 +97,14 @@ def _configure(folder: Path, gpus: int) -> None:
     }
     (folder / "slurm.conf").write_text(CONFIGURATION.format(**values))
     (folder / "gres.conf").write_text("".join(f"Name=gpu File={device}\n" for device in DEVICES[:gpus]))
+
+
+def _srun(folder: Path) -> None:
+    """An srun that finds this configuration: inside a job Snakemake removes every SLURM_ variable."""
+    path = folder / "bin" / "srun"
+    path.parent.mkdir()
+    path.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {_found("srun")} "$@"\n')
+    path.chmod(0o755)
 
 
 def _munge(folder: Path) -> subprocess.Popen:

@@ -31,7 +31,7 @@ rule dft_candidate:
         f"results/{SCALE}/dft/{{candidate}}.json",
     params:
         relax=RELAX,
-    threads: workflow.cores
+    threads: 16  # or as many as `--cores` allows
     container:
         config.get("dft_container", "replimat-dft.sif")
     shell:
