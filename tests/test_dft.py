@@ -289,7 +289,7 @@ class TestSuite:
 
     def test_the_image_runs_without_root(self):
         dockerfile = (project_root() / "Dockerfile").read_text()
-        stage = re.search(r"^FROM project AS dft\n(.*?)(?=^FROM )", dockerfile, re.MULTILINE | re.DOTALL)[1]
+        stage = re.search(r"^FROM python AS dft\n(.*?)(?=^FROM )", dockerfile, re.MULTILINE | re.DOTALL)[1]
         assert re.findall(r"^USER (\S+)", stage, re.MULTILINE) == ["1000:1000"]
         assert "install --yes --no-install-recommends gpaw gpaw-data " in stage
         assert "--from=packages-cpu " in stage

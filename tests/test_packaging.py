@@ -139,4 +139,12 @@ def test_images_run_without_root(target):
     stages = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", dockerfile, re.MULTILINE | re.DOTALL))
     assert re.findall(r"^USER (\S+)", stages[target], re.MULTILINE)[-1] == "1000:1000"
     assert f"--from=packages-{target} " in stages[target]
-    assert f"--require-hashes --requirement {target}.txt" in stages[f"packages-{target}"]
+    assert f"--require-hashes --requirement /envs/{target}.txt" in stages[f"packages-{target}"]
+
+
+def test_planning_is_quick():
+    """Every call of snakemake and every job of a cluster plans the suite first: without the slow libraries."""
+    code = "import sys; from replimat.experiments.catalogue import plan; plan('paper', 'paper'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    slow = {"lightning", "torch_geometric", "pymatgen", "ase", "sklearn", "matplotlib", "chgnet", "matminer"}
+    assert slow & set(done.stdout.split()) == set()

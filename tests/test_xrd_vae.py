@@ -9,13 +9,14 @@ from replimat.experiments import xrd_vae as experiment
 from replimat.experiments.base import Predicted
 from replimat.experiments.bench import Bench
 from replimat.experiments.xrd_vae import PHASES, Phases, Shown, View, mixed, strengths
+from replimat.models.variational import kl_divergence, reconstruction_errors
 from replimat.models.xrd_vae import Decoded, PatternVAE
 from replimat.records import Run
 from replimat.reporting import latent, novelty
 from replimat.representations.powder_pattern import ConstantWavelength
 from replimat.representations.simulation import Powders
 from replimat.training.settings import Training
-from replimat.training.vae import VAETask, kl_divergence, reconstruction_errors
+from replimat.training.vae import VAETask
 
 INSTRUMENT = ConstantWavelength(1.5418, 20.0, 89.94, 160)
 WEIGHTS = {"reconstruction": 1.0, "kl": 0.5}

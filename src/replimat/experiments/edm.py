@@ -20,7 +20,6 @@ from replimat.datasets.base import Structures
 from replimat.experiments.base import Learned, Made, Selection, Target
 from replimat.experiments.bench import Bench
 from replimat.experiments.judging import require
-from replimat.training.adversarial import AdversarialTask
 from replimat.training.settings import Training
 
 FORMULA = "C7H10O2"
@@ -86,6 +85,7 @@ def training(settings: ScaleSettings) -> Training:
 def learn(bench: Bench, target: str, settings: ScaleSettings, training: Training) -> dict[str, Made]:
     from replimat.models.edm import EDMGAN
     from replimat.representations.conversion import unpacked
+    from replimat.training.adversarial import AdversarialTask
 
     molecules, free = unpacked(bench.arrays), settings.model
     squared = squared_distances(molecules)

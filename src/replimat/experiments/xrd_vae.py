@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from replimat.cards import ExperimentCard, ScaleSettings
 from replimat.experiments.base import Learned, Predicted, Selection, Target
 from replimat.experiments.bench import Bench
+from replimat.models.variational import reconstruction_errors
 from replimat.representations.powder import PowderReflections
 from replimat.representations.powder_pattern import ConstantWavelength
 from replimat.representations.simulation import Conditions, Powders, simulate, simulate_all
 from replimat.training.patterns import FixedPatterns
 from replimat.training.settings import Training
-from replimat.training.vae import VAETask, reconstruction_errors
 
 START, STOP = 20.0, 89.94  # two theta, degree
 WAVELENGTH, MONOCHROMATOR = 1.5418, 26.6  # angstrom, degree
@@ -119,6 +119,7 @@ def learn(
     bench: Bench, phases: Phases, instrument: ConstantWavelength, settings: ScaleSettings, training: Training
 ) -> dict[str, Predicted]:
     from replimat.models.xrd_vae import PatternVAE
+    from replimat.training.vae import VAETask
 
     shown = simulated(bench.powders, len(phases.known), len(phases.unknown), instrument, settings)
     learned = torch.cat([shown[TRAIN].pattern, shown[VAL].pattern])

@@ -5,9 +5,9 @@
 import torch
 from torch import Tensor, nn
 
+from replimat.models.variational import kl_divergence, reconstruction_errors
 from replimat.training.settings import Training
 from replimat.training.task import Task
-from replimat.training.vae import kl_divergence, reconstruction_errors
 
 SHRINK, PATIENCE, LEAST = 0.3, 4, 1e-6  # of the learning rate: factor, epochs without gain, and where it ends
 DECAY, EPSILON = 0.9, 1e-7  # of RMSprop, as in Keras

@@ -1,0 +1,121 @@
+"""The profiles for clusters: what jobs ask for, and small workflows that really go through Slurm and kubectl."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import kubernetes_api
+import slurm
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+WORKFLOW = """
+rule all:
+    input: "second.txt"
+
+rule first:
+    output: "first.txt"
+    threads: 2
+    resources: mem_mb=300, runtime=7{gpu}
+    shell: "test -e tried || {{{{ touch tried; exit 3; }}}}; env > {{output}}"
+
+rule second:
+    input: "first.txt"
+    output: "second.txt"
+    shell: "cp {{input}} {{output}}"
+"""
+
+
+def project(folder: Path, gpu: str = "") -> Path:
+    """A folder with the profiles and a workflow of two jobs, the first of which fails when it is first tried."""
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
+    (folder / "Snakefile").write_text(WORKFLOW.format(gpu=gpu))
+    return folder
+
+
+def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
+    path = f"{BIN}{os.pathsep}{environment.pop('PATH', os.environ['PATH'])}"
+    return subprocess.run(
+        ["snakemake", *words], cwd=folder, capture_output=True, text=True, env=os.environ | environment | {"PATH": path}
+    )
+
+
+def jobs_of(rule: str, *config: str) -> list[str]:
+    """What the suite's own workflow says about each job of a kind of rule, were it to run anew at smoke scale."""
+    words = ("--dry-run", "--forceall", "--cores", "8", "--config", "scale=smoke", *config)
+    done = run(ROOT, *words, REPLIMAT_ROOT=str(ROOT), PYTHONPATH=str(ROOT / "src"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [part for part in (done.stdout + done.stderr).split("\n[") if f"rule {rule}" in part.split("input:")[0]]
+
+
+def test_every_training_says_what_it_needs():
+    fits = jobs_of("fit_", "device=cuda", "devices=2")
+    assert len(fits) > 20
+    for fit in fits:
+        assert "gpu=2" in fit and "runtime=30" in fit and "mem_mb=3000" in fit
+        assert "threads: " not in fit and "localrule" not in fit
+
+
+def test_without_gpus_processes_are_threads():
+    fits = jobs_of("fit_", "device=cpu", "devices=2")
+    assert fits and all("threads: 2" in fit and "gpu" not in fit for fit in fits)
+
+
+# ------------------------------------------------------------------------------------------------------ Slurm
+
+
+@pytest.mark.skipif(bool(slurm.missing()), reason=f"not installed: {', '.join(slurm.missing())}")
+def test_a_workflow_runs_under_slurm(tmp_path):
+    folder = project(tmp_path / "project", gpu=", gpu=1")
+    with slurm.slurm(tmp_path / "slurm", gpus=1) as environment:
+        words = ["--profile", "profiles/slurm", "--slurm-no-account", "--slurm-status-command", "squeue"]
+        words += ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"]
+        done = run(folder, *words, **environment)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "SLURM_GPUS_ON_NODE=1" in (folder / "second.txt").read_text()
+    lines = (tmp_path / "slurm" / "jobs.txt").read_text().splitlines()
+    assert [line.split("JobState=")[1].split()[0] for line in lines] == ["FAILED", "COMPLETED", "COMPLETED"]
+    assert "TimeLimit=7 " in lines[0] and "cpu=2,mem=300M" in lines[0]
+
+
+# ------------------------------------------------------------------------------------------------- Kubernetes
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
+def test_a_workflow_runs_through_kubectl(tmp_path):
+    folder = project(tmp_path / "project", gpu=", gpu=1")
+    with kubernetes_api.cluster(tmp_path) as (jobs, config):
+        names = {"REPLIMAT_IMAGE": "images.example/replimat:gpu", "REPLIMAT_CLAIM": "shelf", "KUBECONFIG": str(config)}
+        done = run(folder, "--profile", "profiles/kubernetes", "--seconds-between-status-checks", "1", **names)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert (folder / "second.txt").exists()
+    assert [job["metadata"]["labels"]["rule"] for job in jobs.values()] == ["first", "first", "second"]
+    first, *_, second = jobs.values()
+    container = first["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "images.example/replimat:gpu"
+    assert container["resources"]["limits"] == {"cpu": "2", "memory": "300M", "nvidia.com/gpu": "1"}
+    assert first["spec"]["activeDeadlineSeconds"] == 420 and first["spec"]["backoffLimit"] == 0
+    assert first["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert "nvidia.com/gpu" not in json.dumps(second)
+    assert {"name": "project", "persistentVolumeClaim": {"claimName": "shelf"}} in first["spec"]["template"]["spec"][
+        "volumes"
+    ]
+
+
+def test_what_kubernetes_needs_fits_the_profile():
+    """The claim and the service account are those that jobs and pod name; the pod can do what job.py does."""
+    things = {one["kind"]: one for one in yaml.safe_load_all((ROOT / "profiles/kubernetes/replimat.yaml").read_text())}
+    pod = things["Deployment"]["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == things["ServiceAccount"]["metadata"]["name"]
+    assert (
+        pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == things["PersistentVolumeClaim"]["metadata"]["name"]
+    )
+    (rule,) = things["Role"]["rules"]
+    assert rule["resources"] == ["jobs"] and set(rule["verbs"]) == {"create", "get", "delete"}
+    assert pod["containers"][0]["image"] == pod["initContainers"][0]["image"] == "replimat:cpu"
