@@ -5,10 +5,12 @@ snakemake --cores all results/laptop/papers/cgcnn/comparison.csv one paper
 snakemake --cores all --config scale=smoke                       the quick version that the tests run
 """
 
+import os
 from pathlib import Path
 
 from replimat import cards
 from replimat.experiments.catalogue import plan
+from replimat.experiments.provenance import code_commit
 
 configfile: "params.yaml"
 
@@ -32,6 +34,10 @@ def sources(*patterns):
 container: config["container"]
 
 
+# An image has no git, and the code that runs in it is that of this folder.
+os.environ["APPTAINERENV_REPLIMAT_COMMIT"] = code_commit()
+
+
 wildcard_constraints:
     paper="[a-z0-9_]+",
     experiment="[a-z0-9-]+",
@@ -43,6 +49,7 @@ rule all:
         f"results/{SCALE}/report.html",
 
 
+include: "workflow/lock.smk"
 include: "workflow/fetch.smk"
 include: "workflow/prepare.smk"
 include: "workflow/fit.smk"
