@@ -43,9 +43,10 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/venv \
-    && mkdir --parents src/replimat
+    && mkdir --parents src/replimat \
+    && touch README.md
 COPY envs/ /envs/
-COPY pyproject.toml README.md ./
+COPY pyproject.toml ./
 
 FROM tools AS packages-cpu
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
