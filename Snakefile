@@ -50,6 +50,7 @@ rule all:
 
 
 include: "workflow/lock.smk"
+include: "workflow/lock.smk"
 include: "workflow/fetch.smk"
 include: "workflow/prepare.smk"
 include: "workflow/fit.smk"

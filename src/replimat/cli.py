@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from replimat import cards
+from replimat import cards, files
 from replimat.errors import ReplimatError
 
 app = typer.Typer(
@@ -120,7 +120,9 @@ def fit(
     killed. Several experiments run one after another, in one process.
     """
     for experiment in experiments:
-        _summarise(_run(paper, experiment, scale, device, threads, deterministic, seeds).fit())
+        run = _run(paper, experiment, scale, device, threads, deterministic, seeds)
+        with files.alone(run.folder):
+            _summarise(run.fit())
 
 
 @app.command()
@@ -128,7 +130,9 @@ def evaluate(
     paper: Paper, experiment: ExperimentName, scale: Scale = "laptop", device: Device = "auto", threads: int = 0
 ) -> None:
     """Score the stored weights of an experiment again, without training."""
-    _summarise(_run(paper, experiment, scale, device, threads).evaluate())
+    run = _run(paper, experiment, scale, device, threads)
+    with files.alone(run.folder):
+        _summarise(run.evaluate())
 
 
 @app.command()

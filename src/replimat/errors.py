@@ -5,6 +5,10 @@ class ReplimatError(Exception):
     """Base of every error the command line prints as one line instead of a traceback."""
 
 
+class StorageError(ReplimatError):
+    """A file could not be written: no space left, or no permission. Nothing of it was."""
+
+
 class CardError(ReplimatError):
     """A paper or dataset card, or a claims file, is malformed, missing or names something unknown."""
 

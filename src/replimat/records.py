@@ -25,8 +25,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from replimat.cards import Origin, Scale
 from replimat.errors import ExperimentError
+from replimat.files import sha256_json
 from replimat.units import convert
 
+SEAL = "sha256"  # of the rest of a record
 CLASS_COLUMN = "p_class_"  # columns of predictions.parquet with the probability of each class
 # Kinds of runs in which nothing is trained, in words.
 RELEASED = {"author_weights": "author's weights", "author_predictions": "author's predictions"}
@@ -140,11 +142,26 @@ def read_run(folder: str | Path) -> Run | None:
     if not path.is_file():
         return None
     try:
-        return Run(**json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        run = Run(**content)
+        _require_whole(content)
+        return run
     except (ValidationError, TypeError, ValueError) as error:
         fault = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         where = ".".join(str(part) for part in fault["loc"]) or "record"
         raise ExperimentError(f"{path}: {where}: {fault['msg']}. Run the experiment again to replace it.") from error
+
+
+def sealed(record: dict) -> dict:
+    """A record with the sha256 of its content, by which `read_run` knows that it is still what was written."""
+    return record | {SEAL: sha256_json(record)}
+
+
+def _require_whole(record: dict) -> None:
+    """Raise ValueError unless a record is as it was sealed; one without a seal was made by hand."""
+    content = {name: value for name, value in record.items() if name != SEAL}
+    if SEAL in record and record[SEAL] != sha256_json(content):
+        raise ValueError("its content was changed after it was written")
 
 
 def predictions_path(folder: str | Path, seed: int, part: str = "") -> Path:
@@ -161,7 +178,7 @@ def read_predictions(folder: str | Path, seed: int, part: str = "") -> Predictio
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path)
+        table = parquet.read_table(path, page_checksum_verification=True)
         ids, target, prediction = (table[name].to_numpy() for name in ("id", "target", "prediction"))
         classes = [table[name].to_numpy() for name in table.column_names if name.startswith(CLASS_COLUMN)]
         probabilities = np.stack(classes, axis=1).astype(np.float64) if classes else None
@@ -188,7 +205,7 @@ def read_samples(folder: str | Path, seed: int, part: str = "") -> dict[str, np.
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path)
+        table = parquet.read_table(path, page_checksum_verification=True)
         text = {name: table[name].to_numpy().astype(str) for name in ("id", "of", "failed")}
         rest = [name for name in table.column_names if name not in text]
         return text | {name: table[name].to_numpy().astype(np.float64) for name in rest}

@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import json
 import shutil
+import sys
 import zipfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +19,7 @@ from replimat import cards, sources
 from replimat.cards import ComputedSource, DatasetCard, DerivedSource
 from replimat.datasets.base import Dataset, Structures
 from replimat.errors import DataError
-from replimat.files import atomic, sha256_json
+from replimat.files import atomic, damaged_zip, sha256_json
 
 
 def load(name: str) -> Dataset:
@@ -62,9 +63,18 @@ def _compute(card: DatasetCard, path: Path) -> Dataset:
         if path.is_file():
             return load(card.name)
         unfinished = path.with_suffix(".unfinished")
+        _discard_damaged(unfinished)
         data = _read(card, unfinished, path)
         shutil.rmtree(unfinished, ignore_errors=True)  # a reader that takes no time keeps nothing there
         return data
+
+
+def _discard_damaged(unfinished: Path) -> None:
+    """Remove blocks that the disk did not keep as they were; the reader computes them again, to the same numbers."""
+    for path in sorted(unfinished.glob("*.npz")):
+        if damaged_zip(path):
+            print(f"{path}: damaged; computed again.", file=sys.stderr, flush=True)
+            path.unlink()
 
 
 def _require_engine(card: DatasetCard) -> None:
@@ -184,7 +194,7 @@ def _restore(path: Path) -> Dataset:
         with np.load(path, allow_pickle=False) as stored:
             content = dict(stored.items())
         notes = json.loads(str(content["notes"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: damaged cache file ({error}). Delete it and run again.") from error
     packed = (content[part] for part in ("numbers", "positions", "cells", "offsets"))
     return Dataset(

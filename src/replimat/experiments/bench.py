@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from replimat import files
 from replimat.errors import ExperimentError
 from replimat.experiments.provenance import Stopwatch
-from replimat.experiments.weights import NO_WEIGHTS, keep_weights, seconds_trained
+from replimat.experiments.weights import NO_WEIGHTS, keep_weights, stored_weights
 from replimat.representations.simulation import Powders
 from replimat.training.settings import Training
 
@@ -71,8 +70,9 @@ class Bench:
 
         folder = self.folder / name if name else self.folder
         stored, identity = folder / "model.safetensors", files.sha256_json([self.identity, name])
-        if seconds_trained(stored, identity) is not None:
-            model.load_state_dict(load_file(stored))
+        if (weights := stored_weights(stored, identity)) is not None:
+            finished(folder)  # a kill may have come in between
+            model.load_state_dict(weights[0])
             return model.eval()
         if not self.may_train:
             raise ExperimentError(NO_WEIGHTS.format(stored))

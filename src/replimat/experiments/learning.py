@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from replimat import cards, files
-from replimat.errors import ReplimatError
+from replimat.errors import ReplimatError, SourceError, StorageError
 from replimat.evaluation.generation import shares
 from replimat.evaluation.relative_errors import PRIMARY as RELATIVE
 from replimat.evaluation.relative_errors import relative_errors
@@ -66,6 +66,8 @@ class Learning:
         torch.manual_seed(seed)  # the first weights of every network
         try:
             found = self._score(bench, self.experiment.learn(bench))
+        except (StorageError, SourceError):  # of the machine or the data: the seed has not failed
+            raise
         except Diverged as error:
             said |= {"status": "diverged", "reason": str(error)}
         except (ReplimatError, RuntimeError, ValueError) as error:

@@ -18,7 +18,7 @@ from replimat.experiments.base import Made
 from replimat.experiments.catalogue import Planned
 from replimat.experiments.provenance import Stopwatch, code_commit, environment
 from replimat.experiments.reductions import reductions
-from replimat.records import CLASS_COLUMN
+from replimat.records import CLASS_COLUMN, sealed
 
 PRIMARY = {
     "regression": scalars.PRIMARY,
@@ -65,7 +65,7 @@ def score(
     if probabilities is not None:
         columns |= {f"{CLASS_COLUMN}{k}": values for k, values in enumerate(probabilities.T)}
     with files.atomic(path) as temporary:
-        pd.DataFrame(columns).to_parquet(temporary, index=False)
+        pd.DataFrame(columns).to_parquet(temporary, index=False, write_page_checksum=True)
     metrics = measure(task, target, prediction, probabilities)
     for threshold in thresholds:
         metrics |= within_threshold(target, prediction, threshold)
@@ -82,7 +82,7 @@ def score_samples(made: Made, path: Path) -> dict:
     """Write the table of what was generated to `path` and return {"metrics", "evaluated", "failed"}."""
     metrics = sample_metrics(made.judged)
     with files.atomic(path) as temporary:
-        made.judged.to_parquet(temporary, index=False)
+        made.judged.to_parquet(temporary, index=False, write_page_checksum=True)
     evaluated, failed = metrics.pop("evaluated"), metrics.pop("failed")
     return {"metrics": metrics, "evaluated": evaluated, "failed": failed}
 
@@ -119,6 +119,6 @@ def finish(folder: Path, record: dict, provenance: dict, watch: Stopwatch) -> di
     own = record.pop("provenance", {})
     provenance = {**provenance, **own, "code_commit": code_commit(), **environment(), **watch.read()}
     record = record | {"provenance": provenance}
-    files.write_json(folder / "run.json", record)
+    files.write_json(folder / "run.json", sealed(record))
     files.write_json(folder / "provenance.json", provenance)
     return record

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from replimat import cards, files
-from replimat.errors import ExperimentError, ReplimatError
+from replimat.errors import ExperimentError, ReplimatError, SourceError, StorageError
 from replimat.evaluation.regression import regression
 from replimat.experiments.base import AuthorWeights, Potential, prepared_key
 from replimat.experiments.catalogue import Planned
@@ -16,7 +15,7 @@ from replimat.experiments.provenance import Stopwatch, hardware, physics_sha256
 from replimat.experiments.recording import describe, finish, primary_metric, score
 from replimat.experiments.reductions import full_protocol
 from replimat.experiments.studying import measure, properties
-from replimat.experiments.weights import NO_WEIGHTS, identity_of, keep_weights, seconds_trained
+from replimat.experiments.weights import NO_WEIGHTS, identity_of, keep_weights, stored_weights
 from replimat.records import predictions_path
 from replimat.representations import prepared
 from replimat.representations.arrays import test_values
@@ -101,6 +100,8 @@ class Run:
             if "forces" in self.targets:
                 self._score_training(model, scaling, found)
             said |= self._study(model, scaling, seed)
+        except (StorageError, SourceError):  # of the machine or the data: the seed has not failed
+            raise
         except Diverged as error:
             said |= {"status": "diverged", "reason": str(error)}
         except (ReplimatError, RuntimeError, ValueError) as error:
@@ -122,8 +123,10 @@ class Run:
         scaling, graphs = self._scaled()
         identity = identity_of(self.planned, seed)
         stored = folder / "model.safetensors"
-        if (seconds := seconds_trained(stored, identity)) is not None:
-            model.load_state_dict(load_file(stored))
+        if (weights := stored_weights(stored, identity)) is not None:
+            finished(folder)  # a kill may have come in between
+            tensors, seconds = weights
+            model.load_state_dict(tensors)
             return model.eval(), scaling, seconds
         if self.experiment.training:
             model = train(
@@ -205,7 +208,7 @@ class Run:
 
     def _require_weights(self, seed: int) -> None:
         stored = self._seed_folder(seed) / "model.safetensors"
-        if seconds_trained(stored, identity_of(self.planned, seed)) is None:
+        if stored_weights(stored, identity_of(self.planned, seed)) is None:
             raise ExperimentError(NO_WEIGHTS.format(stored))
 
     def _study(self, model: torch.nn.Module, scaling: FittedScaling, seed: int) -> dict:

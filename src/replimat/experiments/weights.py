@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from replimat import cards, files
-from replimat.errors import ExperimentError
 from replimat.experiments.base import AuthorWeights, Learned, prepared_key
 from replimat.experiments.catalogue import Planned
 from replimat.experiments.provenance import code_sha256
+from replimat.representations.prepared import arrays_sha256
 
 NO_WEIGHTS = "{}: no weights of these settings and this code there; run `replimat fit` first."
 
@@ -31,18 +31,33 @@ def identity_of(planned: Planned, seed: int) -> str:
 
 
 def keep_weights(path: Path, model: torch.nn.Module, identity: str, seconds: float) -> None:
-    """Write the weights of a finished training."""
+    """Write the weights of a finished training. Raises StorageError if they cannot be written."""
+    tensors, seconds = model.state_dict(), str(seconds)
+    metadata = {"identity": identity, "seconds": seconds, "sha256": _digest(tensors, identity, seconds)}
     with files.atomic(path) as temporary:
-        save_file(model.state_dict(), temporary, metadata={"identity": identity, "seconds": str(seconds)})
+        temporary.write_bytes(save(tensors, metadata))
 
 
-def seconds_trained(path: Path, identity: str) -> float | None:
-    """Seconds the training of finished weights took; None if there are none of this identity."""
+def stored_weights(path: Path, identity: str) -> tuple[dict[str, torch.Tensor], float] | None:
+    """Finished weights of this identity and the seconds their training took; None if there are none. A damaged file is
+    named and not used: training again gives the same weights.
+    """
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as stored:
             metadata = stored.metadata() or {}
-    except SafetensorError as error:
-        raise ExperimentError(f"{path}: damaged ({error}); delete it and run `replimat fit` again.") from error
-    return float(metadata["seconds"]) if metadata.get("identity") == identity else None
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+        found, seconds = metadata["identity"], metadata["seconds"]
+        whole = metadata["sha256"] == _digest(tensors, found, seconds)
+    except (SafetensorError, KeyError, ValueError):
+        whole = False
+    if not whole:
+        print(f"{path}: damaged, or of an older version of replimat; not used.", flush=True)
+        return None
+    return (tensors, float(seconds)) if found == identity else None
+
+
+def _digest(tensors: dict[str, torch.Tensor], identity: str, seconds: str) -> str:
+    arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+    return files.sha256_json([identity, seconds, arrays_sha256(arrays)])

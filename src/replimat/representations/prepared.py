@@ -55,6 +55,7 @@ def save(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict) -> Non
 
     Raises DataError when the key is missing, an array is not numeric, or the metadata are not JSON (NaN is not).
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     if "key" not in metadata:
@@ -65,11 +66,14 @@ def save(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict) -> Non
         )
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     try:
-        header = json.dumps({**metadata, "arrays_sha256": _digest(arrays)}, sort_keys=True, allow_nan=False)
+        header = json.dumps({**metadata, "arrays_sha256": arrays_sha256(arrays)}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: the metadata cannot be written as JSON: {error}.") from error
     with atomic(path) as temporary:
-        save_file(arrays, temporary, metadata={HEADER: header})
+        try:
+            save_file(arrays, temporary, metadata={HEADER: header})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def load(
@@ -102,12 +106,12 @@ def load(
         raise DataError(f"{path}: missing; {again}.") from error
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise DataError(f"{path}: truncated or not a safetensors file ({error}); delete it and {again}.") from error
-    if metadata.pop("arrays_sha256", None) != _digest(arrays):
+    if metadata.pop("arrays_sha256", None) != arrays_sha256(arrays):
         raise DataError(f"{path}: its arrays were altered after it was written; delete it and {again}.")
     return arrays, metadata
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
+def arrays_sha256(arrays: dict[str, np.ndarray]) -> str:
     """sha256 over names, types, shapes and bytes."""
     digest = hashlib.sha256()
     for name in sorted(arrays):

@@ -11,7 +11,7 @@ from pathlib import Path
 from replimat import cards
 from replimat.cards import ComputedSource, DatasetCard, DerivedSource, Member, RegistrySource, UrlSource
 from replimat.errors import IntegrityError, SourceError
-from replimat.files import sha256, write_json
+from replimat.files import is_temporary, remove_leftovers, sha256, write_json
 
 ROOTS = {"embedded": "data", "paper": "data-paper"}  # by the `data` of a card
 
@@ -45,6 +45,7 @@ def fetch(name: str) -> Path | None:
     if not card.source.members:
         return None
     folder = folder_of(name)
+    remove_leftovers(folder)
     wanted = [member for member in card.source.members if _fault(folder, member)]
     for member in wanted:
         if (folder / member.save_as).exists():
@@ -74,7 +75,8 @@ def verify(name: str) -> None:
             f"The file was truncated or changed. It was moved to {moved}; run `replimat fetch {name}` to get it again."
         )
     known = {folder / member.save_as for member in card.source.members}
-    strangers = [path for path in folder.rglob("*") if not path.is_dir() and path not in known]
+    others = (path for path in folder.rglob("*") if not path.is_dir() and path not in known)
+    strangers = [path for path in others if not is_temporary(path.relative_to(folder))]
     if strangers:
         names = ", ".join(sorted(str(path.relative_to(folder)) for path in strangers))
         raise IntegrityError(

@@ -1,5 +1,6 @@
 """What happens around the epochs: seeds, the log, and checkpoints that are whole or absent."""
 
+import io
 import time
 
 import lightning as L
@@ -65,5 +66,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints written to a temporary file, flushed and renamed: kill -9 leaves the previous one intact."""
 
     def save_checkpoint(self, checkpoint, path, storage_options=None):
+        content = io.BytesIO()  # torch does not say why a file could not be written; Python does
+        torch.save(checkpoint, content)
         with files.atomic(path) as temporary:
-            torch.save(checkpoint, temporary)
+            temporary.write_bytes(content.getbuffer())

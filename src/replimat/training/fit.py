@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 
 import lightning as L
 import numpy as np
@@ -15,6 +16,7 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, Model
 from torch import Tensor, nn
 
 from replimat import files
+from replimat.errors import IntegrityError
 from replimat.models.forces import energy_and_forces
 from replimat.training.callbacks import AtomicCheckpointIO, EpochLog, PrintedProgress, SeedEveryStep
 from replimat.training.graphs import Graphs, eval_loader, train_loader
@@ -66,17 +68,23 @@ def train(
         default_root_dir=folder,
     )
     resume = checkpoints / "last.ckpt"
-    with warnings.catch_warnings():
-        _silence_known_warnings()
-        trainer.fit(
-            task,
-            train_loader(graphs, rows["train"], settings.batch_size, seed),
-            eval_loader(graphs, rows["val"] if len(rows["val"]) else rows["train"], settings.batch_size),
-            ckpt_path=resume if resume.exists() else None,
-            weights_only=False,  # our own checkpoint: it holds the log and the optimiser
-        )
-    chosen = checkpoints / ("best.ckpt" if settings.keep == "best" else "last.ckpt")
-    task.load_state_dict(torch.load(chosen, map_location="cpu", weights_only=False)["state_dict"])
+    try:
+        with warnings.catch_warnings():
+            _silence_known_warnings()
+            trainer.fit(
+                task,
+                train_loader(graphs, rows["train"], settings.batch_size, seed),
+                eval_loader(graphs, rows["val"] if len(rows["val"]) else rows["train"], settings.batch_size),
+                ckpt_path=resume if resume.exists() else None,
+                weights_only=True,
+            )
+        chosen = checkpoints / ("best.ckpt" if settings.keep == "best" else "last.ckpt")
+        task.load_state_dict(torch.load(chosen, map_location="cpu", weights_only=True)["state_dict"])
+    except UnpicklingError as error:
+        raise IntegrityError(
+            f"{checkpoints}: a checkpoint there holds more than numbers and could run foreign code; not loaded. "
+            "Delete that folder and run again."
+        ) from error
     return task.model.cpu().eval()
 
 
@@ -124,11 +132,14 @@ def _callbacks(task: Task, settings: Training, folder: Path, seed: int, label: s
 
 
 def _checkpoints_of(folder: Path, identity: str, settings: Training) -> Path:
-    """The checkpoint folder, emptied if its checkpoints belong to another experiment."""
+    """The checkpoint folder, emptied if its checkpoints belong to another experiment or one of them is damaged."""
     checkpoints = folder / "checkpoints"
     stamp = checkpoints / "identity"
-    if checkpoints.exists() and (not stamp.exists() or stamp.read_text() != identity):
-        print(f"{folder}: the checkpoints there belong to other settings; starting anew.", flush=True)
+    foreign = checkpoints.exists() and (not stamp.exists() or stamp.read_bytes() != identity.encode())
+    damaged = [path.name for path in checkpoints.glob("*.ckpt") if files.damaged_zip(path)]
+    if foreign or damaged:
+        fault = f"{damaged[0]} is damaged" if damaged else "the checkpoints there belong to other settings"
+        print(f"{folder}: {fault}; starting anew.", flush=True)
         shutil.rmtree(checkpoints)
     if not stamp.exists():
         files.write_text(stamp, identity)
