@@ -4,6 +4,7 @@ Heavy packages are imported inside the commands, so that help, lists and compari
 """
 
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from replimat import cards, files
-from replimat.errors import ReplimatError
+from replimat.errors import ReplimatError, Stopped
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -115,12 +116,16 @@ def fit(
     deterministic: Annotated[
         bool, typer.Option(help="Same weights again on the same machine, or faster kernels.")
     ] = True,
+    devices: Annotated[
+        int, typer.Option(help="GPUs, or with --device cpu processes, that share every batch of a training.")
+    ] = 1,
 ) -> None:
     """Train an experiment with all its seeds, predict the test rows and write run.json. Continues where it was
     killed. Several experiments run one after another, in one process.
     """
+    signal.signal(signal.SIGTERM, _stop)
     for experiment in experiments:
-        run = _run(paper, experiment, scale, device, threads, deterministic, seeds)
+        run = _run(paper, experiment, scale, device, threads, deterministic, seeds, devices)
         with files.alone(run.folder):
             _summarise(run.fit())
 
@@ -191,8 +196,23 @@ def needed_datasets(data: str = "embedded") -> list[str]:
     )
 
 
+def _stop(*_) -> None:
+    """What SIGTERM does, which a scheduler sends some seconds before it kills. Nothing needs saving: every file is
+    whole, and a training has its last checkpoint.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Stopped("stopped by SIGTERM; the same command continues")
+
+
 def _run(
-    paper: str, experiment: str, scale: str, device: str, threads: int, deterministic: bool = True, seeds: int = 0
+    paper: str,
+    experiment: str,
+    scale: str,
+    device: str,
+    threads: int,
+    deterministic: bool = True,
+    seeds: int = 0,
+    devices: int = 1,
 ):
     if threads:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before torch is imported
@@ -210,7 +230,7 @@ def _run(
         return Learning(planned, device, deterministic, seeds)
     from replimat.experiments.run import Run
 
-    return Run(planned, device, deterministic, seeds)
+    return Run(planned, device, deterministic, seeds, devices)
 
 
 def _summarise(record: dict) -> None:
@@ -244,5 +264,8 @@ def main() -> None:
     except ReplimatError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        raise
     except BrokenPipeError:  # `replimat list | head`
         sys.stdout = open(Path(os.devnull), "w")

@@ -27,3 +27,14 @@ class DataError(ReplimatError):
 
 class ExperimentError(ReplimatError):
     """An experiment was asked for that does not exist, or its run files are missing or inconsistent."""
+
+
+class Stopped(SystemExit):
+    """The process was asked to end (SIGTERM). Not an Exception: a seed that was stopped has not failed."""
+
+    def __init__(self, message: str):
+        super().__init__(128 + 15)  # exit code of a process that SIGTERM ended
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message

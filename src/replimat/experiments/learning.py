@@ -27,7 +27,7 @@ from replimat.experiments.reductions import full_protocol
 from replimat.experiments.weights import identity_of
 from replimat.records import predictions_path, samples_path
 from replimat.representations import prepared
-from replimat.training.fit import pick_device
+from replimat.training.devices import pick_device
 from replimat.training.task import Diverged
 
 

@@ -17,6 +17,7 @@ from replimat.cards import project_root
 PACKAGE = Path(replimat.__file__).parent
 PLANNING = {PACKAGE / "experiments" / "base.py"}  # descriptions only: what they decide is hashed by its content
 IMPORTED = re.compile(r"^\s*from replimat\.(models|experiments|representations)\.(\w+) import", re.MULTILINE)
+COUNTED = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 NAMED_PACKAGES = ("torch", "torch_geometric", "lightning", "numpy", "pymatgen", "ase", "scikit-learn")
 
 
@@ -76,27 +77,34 @@ def environment() -> dict:
     }
 
 
-def hardware(device: str) -> str:
-    """The machine in words: the accelerator's name, or processor and cores."""
+def hardware(device: str, devices: int = 1) -> str:
+    """The machine in words: the accelerator's name and how many trained, or processor and cores."""
     if device == "cuda":
         import torch
 
-        return torch.cuda.get_device_name()
+        return (f"{devices} x " if devices > 1 else "") + torch.cuda.get_device_name()
     return f"{_processor()}, {os.cpu_count()} cores"
 
 
 class Stopwatch:
-    """Wall and processor seconds since it was made, and the peak memory of this process so far."""
+    """Wall and processor seconds since it was made, those of ended processes that this one started included, and the
+    peak memory of any of them so far.
+    """
 
     def __init__(self):
-        self.wall, self.cpu = time.perf_counter(), time.process_time()
+        self.wall, self.cpu = time.perf_counter(), _processor_seconds()
 
     def read(self) -> dict[str, float]:
         return {
             "wall_seconds": round(time.perf_counter() - self.wall, 2),
-            "cpu_seconds": round(time.process_time() - self.cpu, 2),
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "cpu_seconds": round(_processor_seconds() - self.cpu, 2),
+            "peak_memory_mb": round(max(resource.getrusage(who).ru_maxrss for who in COUNTED) / 1024),
         }
+
+
+def _processor_seconds() -> float:
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def _git(*words: str) -> str:

@@ -20,7 +20,8 @@ from replimat.records import predictions_path
 from replimat.representations import prepared
 from replimat.representations.arrays import test_values
 from replimat.sources import store
-from replimat.training.fit import finished, pick_device, predict, predict_with_forces, train
+from replimat.training.devices import check_devices, pick_device
+from replimat.training.fit import finished, predict, predict_with_forces, train
 from replimat.training.graphs import Graphs, graphs_of, ragged_rows
 from replimat.training.scaling import FittedScaling, element_counts, fit_scaling, standardised
 from replimat.training.task import Diverged
@@ -33,9 +34,13 @@ ATOMS_AT_ONCE = 1000  # whose forces are taken in one step: bounds memory where 
 class Run:
     """One experiment at one scale, in its folder: every seed, then run.json."""
 
-    def __init__(self, planned: Planned, device: str = "auto", deterministic: bool = True, seeds: int = 0):
+    def __init__(
+        self, planned: Planned, device: str = "auto", deterministic: bool = True, seeds: int = 0, devices: int = 1
+    ):
         self.planned, self.experiment = planned, planned.experiment
         self.device, self.deterministic = pick_device(device), deterministic
+        check_devices(self.device, devices)
+        self.devices = devices if getattr(self.experiment, "training", None) else 1  # of a training by gradient descent
         self.folder = cards.project_root() / planned.folder
         arrays, self.metadata = prepared.load(cards.project_root() / planned.prepared, prepared_key(self.experiment))
         self.arrays = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -139,6 +144,7 @@ class Run:
                 identity=identity,
                 scale=scaling.scale,
                 device=self.device,
+                devices=self.devices,
                 deterministic=self.deterministic,
                 label=f"{self.planned.paper}/{self.planned.name} seed {seed}",
             )
@@ -240,14 +246,13 @@ class Run:
             "full_protocol": full_protocol(self.planned),
             "deterministic": not trained,
             "leakage": self.metadata["leakage"],
-            "hardware": hardware(self.device),
+            "hardware": hardware(self.device, self.devices),
             "property_units": self.property_units,
             "warnings": self.metadata["warnings"],
         }
         made_from = {name: self.metadata[name] for name in ("data_sha256", "split_sha256")}
-        return finish(
-            self.folder, top, made_from | {"prepared_key": self.metadata["key"], "device": self.device}, watch
-        )
+        made_with = {"prepared_key": self.metadata["key"], "device": self.device, "devices": self.devices}
+        return finish(self.folder, top, made_from | made_with, watch)
 
     def _measured(self, target: str, seeds: list[dict]) -> dict:
         """What the record says of one target."""

@@ -6,13 +6,15 @@ import time
 import lightning as L
 import pandas as pd
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from replimat import files
 
 
 class SeedEveryStep(L.Callback):
-    """Seed the random numbers of a step (dropout, noise) by run seed and step, so that resuming repeats them.
+    """Seed the random numbers of a step (dropout, noise) by run seed and step, so that resuming repeats them; for each
+    of several processes others.
 
     By step and not by epoch: a resumed epoch builds its data iterator at another moment, which draws a random number
     too.
@@ -22,11 +24,24 @@ class SeedEveryStep(L.Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        torch.manual_seed(self.seed * 1_000_003 + trainer.global_step)
+        torch.manual_seed(self.seed * 1_000_003 + trainer.global_step + (trainer.global_rank << 40))
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """The exponential average of the weights, as a callback that can be sent to the process of another device."""
+
+    def __init__(self, decay: float):
+        super().__init__(decay=decay)
+        self.decay = decay
+
+    def __reduce__(self):
+        return AveragedWeights, (self.decay,)
 
 
 class EpochLog(L.Callback):
-    """log.csv: one row per epoch; kept in the checkpoint, so that a resumed run continues its own log."""
+    """log.csv: one row per epoch, with the devices it was trained on; kept in the checkpoint, so that a resumed run
+    continues its own log.
+    """
 
     def __init__(self, path):
         self.path, self.rows, self.started = path, [], time.perf_counter()
@@ -35,8 +50,12 @@ class EpochLog(L.Callback):
         measured = trainer.callback_metrics
         row = {"epoch": trainer.current_epoch, "seconds": round(time.perf_counter() - self.started, 3)}
         row |= {name: float(measured[name]) for name in ("train_loss", "val_loss", *module.logged) if name in measured}
-        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"], "devices": trainer.world_size}
         self.rows.append(row)
+        if trainer.is_global_zero:
+            self._write()
+
+    def _write(self):
         with files.atomic(self.path) as temporary:
             pd.DataFrame(self.rows).to_csv(temporary, index=False)
 
@@ -56,7 +75,7 @@ class PrintedProgress(L.Callback):
 
     def on_train_epoch_end(self, trainer, module):
         done, total = trainer.current_epoch + 1, trainer.max_epochs
-        if done == total or done % max(1, total // self.lines) == 0:
+        if trainer.is_global_zero and (done == total or done % max(1, total // self.lines) == 0):
             measured = trainer.callback_metrics
             quality = "".join(f", {name} {measured[name]:.4g}" for name in module.logged if name in measured)
             print(f"{self.label}: epoch {done}/{total}, train loss {measured['train_loss']:.4g}{quality}", flush=True)

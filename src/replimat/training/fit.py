@@ -1,9 +1,7 @@
 """Train one model with one seed: resumable after a kill, deterministic on request, on CPU or CUDA."""
 
-import logging
 import shutil
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -11,14 +9,18 @@ from pickle import UnpicklingError
 
 import lightning as L
 import numpy as np
+import pandas as pd
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import ProcessException
+from torch.utils.data import DataLoader
 
 from replimat import files
-from replimat.errors import IntegrityError
+from replimat.errors import IntegrityError, Stopped
 from replimat.models.forces import energy_and_forces
-from replimat.training.callbacks import AtomicCheckpointIO, EpochLog, PrintedProgress, SeedEveryStep
+from replimat.training.callbacks import AtomicCheckpointIO, AveragedWeights, EpochLog, PrintedProgress, SeedEveryStep
+from replimat.training.devices import EndAtOnce, be_quiet, cause, device_options, end_processes
 from replimat.training.graphs import Graphs, eval_loader, train_loader
 from replimat.training.settings import Training
 from replimat.training.task import PotentialTask, SupervisedTask, Task
@@ -35,6 +37,7 @@ def train(
     identity: str,
     scale: float = 1.0,
     device: str = "auto",
+    devices: int = 1,
     deterministic: bool = True,
     label: str = "",
     task: Callable[[nn.Module, Training, float], Task] | None = None,
@@ -44,18 +47,19 @@ def train(
 
     A checkpoint of every epoch lies in folder/checkpoints until `finished` is called; a later call with the same
     `identity` (hash of everything that decides the result) continues from it and ends with the weights of an unbroken
-    run. task: what is minimised and watched, PotentialTask or SupervisedTask by default. Raises Diverged if the loss
-    stops being finite.
+    run. devices: how many GPUs, or CPU processes, share every batch; the result is that of one up to rounding, so that
+    a run may continue on more or fewer. task: what is minimised and watched, PotentialTask or SupervisedTask by
+    default; only these two can be shared. Raises Diverged if the loss stops being finite.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips, no hardware inventory
+    be_quiet()
     checkpoints = _checkpoints_of(folder, identity, settings)
     task = (task or (PotentialTask if settings.weights else SupervisedTask))(model, settings, scale)
-    best = ModelCheckpoint(checkpoints, "best", monitor=task.monitor, mode=task.mode, enable_version_counter=False)
-    last = ModelCheckpoint(checkpoints, "last", save_top_k=1, enable_version_counter=False)
+    callbacks = [*_callbacks(task, settings, folder, seed, label), *_savers(task, checkpoints)]
+    options, plugins = device_options(device, devices)
+    if devices > 1:
+        callbacks.insert(0, EndAtOnce())
     trainer = L.Trainer(
         max_epochs=settings.epochs,
-        accelerator={"cuda": "gpu"}.get(device, device),
-        devices=1,
         logger=False,
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
@@ -63,29 +67,41 @@ def train(
         gradient_clip_val=settings.clip or None,
         deterministic="warn" if deterministic else False,
         inference_mode=not settings.weights,  # forces are gradients, in validation too
-        callbacks=[*_callbacks(task, settings, folder, seed, label), best, last],
-        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,  # our batches are dealt out already
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO(), *plugins],
         default_root_dir=folder,
+        **options,
     )
-    resume = checkpoints / "last.ckpt"
+    loaders = (
+        train_loader(graphs, rows["train"], settings.batch_size, seed),
+        eval_loader(graphs, rows["val"] if len(rows["val"]) else rows["train"], settings.batch_size),
+    )
     try:
-        with warnings.catch_warnings():
-            _silence_known_warnings()
-            trainer.fit(
-                task,
-                train_loader(graphs, rows["train"], settings.batch_size, seed),
-                eval_loader(graphs, rows["val"] if len(rows["val"]) else rows["train"], settings.batch_size),
-                ckpt_path=resume if resume.exists() else None,
-                weights_only=True,
-            )
+        _run(trainer, task, loaders, checkpoints / "last.ckpt")
         chosen = checkpoints / ("best.ckpt" if settings.keep == "best" else "last.ckpt")
         task.load_state_dict(torch.load(chosen, map_location="cpu", weights_only=True)["state_dict"])
+    except Stopped:
+        done = len(pd.read_csv(folder / "log.csv")) if (folder / "log.csv").exists() else 0
+        raise Stopped(
+            f"{label}: stopped by SIGTERM; the same command continues from epoch {done + 1} of {settings.epochs}"
+        ) from None
     except UnpicklingError as error:
         raise IntegrityError(
             f"{checkpoints}: a checkpoint there holds more than numbers and could run foreign code; not loaded. "
             "Delete that folder and run again."
         ) from error
     return task.model.cpu().eval()
+
+
+def _run(trainer: L.Trainer, task: Task, loaders: tuple[DataLoader, DataLoader], resume: Path) -> None:
+    """Train from the checkpoint `resume`, or from the beginning, until the last epoch."""
+    try:
+        trainer.fit(task, *loaders, ckpt_path=resume if resume.exists() else None, weights_only=True)
+    except ProcessException as error:
+        raise cause(error) from error
+    finally:
+        end_processes(trainer)
 
 
 def finished(folder: Path) -> None:
@@ -116,19 +132,21 @@ def _inputs(graphs: Graphs, rows: Tensor, batch_size: int, device: str) -> Itera
         yield {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
 
 
-def pick_device(wanted: str) -> str:
-    """ "cpu" or "cuda": what was asked for, or with "auto" what is there."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
-
-
 def _callbacks(task: Task, settings: Training, folder: Path, seed: int, label: str) -> list[L.Callback]:
     callbacks = [SeedEveryStep(seed), EpochLog(folder / "log.csv")]
     callbacks.append(TQDMProgressBar() if sys.stderr.isatty() else PrintedProgress(label))
     if settings.ema:
-        callbacks.append(EMAWeightAveraging(decay=settings.ema))
+        callbacks.append(AveragedWeights(settings.ema))
     if settings.patience:
         callbacks.append(EarlyStopping(task.monitor, mode=task.mode, patience=settings.patience))
     return callbacks
+
+
+def _savers(task: Task, checkpoints: Path) -> list[L.Callback]:
+    """What keeps the best epoch's weights, and the last epoch's to continue from."""
+    best = ModelCheckpoint(checkpoints, "best", monitor=task.monitor, mode=task.mode, enable_version_counter=False)
+    last = ModelCheckpoint(checkpoints, "last", save_top_k=1, enable_version_counter=False)
+    return [best, last]
 
 
 def _checkpoints_of(folder: Path, identity: str, settings: Training) -> Path:
@@ -145,17 +163,3 @@ def _checkpoints_of(folder: Path, identity: str, settings: Training) -> Path:
         files.write_text(stamp, identity)
         files.write_json(folder / "training.json", asdict(settings))
     return checkpoints
-
-
-def _silence_known_warnings() -> None:
-    """Lightning's advice that does not apply: data is in memory already, and a resumed folder is not empty on
-    purpose.
-    """
-    for text in (
-        ".*does not have many workers.*",
-        ".*Checkpoint directory.*exists and is not empty.*",
-        ".*number of training batches.*smaller than the logging interval.*",
-        ".*LeafSpec.*",
-        ".*lr_scheduler.step.*before.*optimizer.step.*",  # of a GAN's generator, which steps less often
-    ):
-        warnings.filterwarnings("ignore", message=text)

@@ -4,11 +4,14 @@ A batch is cut out of the packed arrays with index arithmetic: no Python loop ov
 starved by collation. Every model input is named as in the model's `forward`.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from replimat.errors import DataError
+from replimat.training.shares import dealt
 
 
 def ragged_rows(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,14 +148,48 @@ class EpochShuffle(Sampler):
         return iter(self.rows[torch.randperm(len(self.rows), generator=generator)].tolist())
 
 
+class DealtBatches(Sampler):
+    """Shuffled batches of rows; of each the part that this process has (replimat.training.shares)."""
+
+    def __init__(self, order: EpochShuffle, batch_size: int):
+        self.sampler, self.batch_size = order, batch_size  # Lightning tells a sampler's `sampler` the epoch
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.sampler) / self.batch_size)
+
+    def __iter__(self):
+        yield from map(dealt, _cut(list(self.sampler), self.batch_size))  # lazily: the epoch is set after iter()
+
+    def rows_of(self, number: int) -> int:
+        """Rows of a whole batch."""
+        return min(self.batch_size, len(self.sampler) - number * self.batch_size)
+
+
+class WholeBatches(Sampler):
+    """Batches of the given rows in their order, dealt out whole where several processes train."""
+
+    def __init__(self, rows: Tensor, batch_size: int):
+        self.batches = _cut(rows.tolist(), batch_size)
+
+    def __len__(self) -> int:
+        return len(dealt(self.batches))
+
+    def __iter__(self):
+        return iter(dealt(self.batches))
+
+
 def train_loader(graphs: Graphs, rows: Tensor, batch_size: int, seed: int) -> DataLoader:
     """Shuffled batches of the given rows."""
-    return DataLoader(graphs, batch_size, sampler=EpochShuffle(rows, seed), collate_fn=_whole)
+    return DataLoader(graphs, batch_sampler=DealtBatches(EpochShuffle(rows, seed), batch_size), collate_fn=_whole)
 
 
 def eval_loader(graphs: Graphs, rows: Tensor, batch_size: int) -> DataLoader:
     """Batches of the given rows in their order."""
-    return DataLoader(graphs, batch_size, sampler=rows.tolist(), collate_fn=_whole)
+    return DataLoader(graphs, batch_sampler=WholeBatches(rows, batch_size), collate_fn=_whole)
+
+
+def _cut(rows: list[int], size: int) -> list[list[int]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _whole(batch):

@@ -3,13 +3,14 @@
 import lightning as L
 import torch
 from torch import nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import BinaryAUROC
 from torchmetrics.regression import MeanAbsoluteError
 
 from replimat.errors import ReplimatError
 from replimat.models.forces import energy_and_forces
 from replimat.training.settings import Training
+from replimat.training.shares import share
 
 
 class Diverged(ReplimatError):
@@ -32,6 +33,22 @@ LOSSES = {
 MONITORED = {"nll": ("val_auc", "max", BinaryAUROC), "cross_entropy": ("val_accuracy", "max", MeanMetric)}
 
 
+class WeightedMean(Metric):
+    """Mean of the losses of an epoch's batches, each weighted by its count, over all processes that train."""
+
+    def __init__(self):
+        super().__init__()
+        for name in ("total", "count"):
+            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, value: torch.Tensor, count: int) -> None:
+        self.total = self.total + value * count
+        self.count = self.count + count
+
+    def compute(self) -> torch.Tensor:
+        return self.total / self.count
+
+
 class Task(L.LightningModule):
     """What all tasks share: the optimiser and its schedule, and the watch over a diverging loss.
 
@@ -46,6 +63,16 @@ class Task(L.LightningModule):
         super().__init__()
         self.model, self.settings, self.scale = model, settings, scale
         self.loss = LOSSES[settings.loss]
+        self.losses = nn.ModuleDict({name: WeightedMean() for name in ("train_loss", "val_loss")})
+
+    def rows_of(self, number: int) -> int:
+        """Rows of a training batch, over all processes."""
+        return self.trainer.train_dataloader.batch_sampler.rows_of(number)
+
+    def log_loss(self, name: str, loss: torch.Tensor, count: int) -> None:
+        """Log the mean of an epoch, weighted by the `count` of each batch."""
+        self.losses[name].update(loss.detach(), count)
+        self.log(name, self.losses[name], on_step=False, on_epoch=True)
 
     def on_train_epoch_end(self):
         loss = self.trainer.callback_metrics["train_loss"]
@@ -90,16 +117,16 @@ class SupervisedTask(Task):
         self.logged = (self.monitor,)
         self.quality = quality()
 
-    def training_step(self, batch, _):
+    def training_step(self, batch, number):
         inputs, target = batch
-        loss = self.loss(self.model(**inputs), target)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(target))
+        loss = self.loss(self.model(**inputs), target) * share(len(target), self.device)
+        self.log_loss("train_loss", loss, self.rows_of(number))
         return loss
 
     def validation_step(self, batch, _):
         inputs, target = batch
         output = self.model(**inputs)
-        self.log("val_loss", self.loss(output, target), batch_size=len(target))
+        self.log_loss("val_loss", self.loss(output, target), len(target))
         if self.settings.loss == "nll":
             self.quality.update(output[:, 1].exp(), target.long())
         elif self.settings.loss == "cross_entropy":
@@ -125,16 +152,18 @@ class PotentialTask(Task):
         super().__init__(model, settings, scale)
         self.quality = nn.ModuleDict({"energy": MeanAbsoluteError(), "forces": MeanAbsoluteError()})
 
-    def training_step(self, batch, _):
+    def training_step(self, batch, number):
         inputs, target = batch
-        loss = self._loss(energy_and_forces(self.model, inputs, create_graph=True), target)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(target["energy"]))
+        found = energy_and_forces(self.model, inputs, create_graph=True)
+        shares = {name: share(len(values), self.device) for name, values in target.items()}
+        loss = self._loss(found, target, shares)
+        self.log_loss("train_loss", loss, self.rows_of(number))
         return loss
 
     def validation_step(self, batch, _):
         inputs, target = batch
         found = energy_and_forces(self.model, inputs)
-        self.log("val_loss", self._loss(found, target), batch_size=len(target["energy"]))
+        self.log_loss("val_loss", self._loss(found, target, dict.fromkeys(found, 1.0)), len(target["energy"]))
         for name, value in found.items():
             self.quality[name].update((value * self.scale).flatten(), (target[name] * self.scale).flatten())
 
@@ -143,5 +172,6 @@ class PotentialTask(Task):
             self.log(name, metric.compute())
             metric.reset()
 
-    def _loss(self, found: dict, target: dict) -> torch.Tensor:
-        return sum(weight * self.loss(found[name], target[name]) for name, weight in self.settings.weights.items())
+    def _loss(self, found: dict, target: dict, shares: dict) -> torch.Tensor:
+        weights = self.settings.weights
+        return sum(weight * shares[name] * self.loss(found[name], target[name]) for name, weight in weights.items())
