@@ -43,7 +43,7 @@ for _, group in groupby(sorted(RUNS.values(), key=together), key=together):
             [f"{one.folder}/run.json" for one in group],
         params:
             what=f"{group[0].paper} {' '.join(one.name for one in group)}",
-            options=f"--scale {SCALE} --device {config['device']} --seeds {config['seeds']}",
+            options=f"--scale {SCALE} --device {config['device']} --devices {DEVICES} --seeds {config['seeds']}",
         threads: 1 if GPUS else DEVICES
         resources:
             mem_mb=MEMORY_MB,
