@@ -21,7 +21,7 @@ RUNS = {(one.paper, one.name): one for planned in PLAN.values() for one in plann
 # What a cluster is asked for (profiles/slurm, profiles/kubernetes). A job that is stopped at its limit is started again
 # there, and continues.
 DEVICES = int(config["devices"])
-GPUS = {"gpu": DEVICES} if config["device"] == "cuda" else {}
+ON_GPUS = config["device"] == "cuda"
 MINUTES = {"smoke": 30, "laptop": 120, "paper": 1440}[SCALE]
 MEMORY_MB = {"smoke": 3000, "laptop": 4000, "paper": 8000}[SCALE]
 
@@ -49,7 +49,6 @@ rule all:
         f"results/{SCALE}/report.html",
 
 
-include: "workflow/lock.smk"
 include: "workflow/lock.smk"
 include: "workflow/fetch.smk"
 include: "workflow/prepare.smk"

@@ -46,25 +46,27 @@ def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedPr
     )
 
 
-def jobs_of(rule: str, *config: str) -> list[str]:
-    """What the suite's own workflow says about each job of a kind of rule, were it to run anew at smoke scale."""
+def trainings(*config: str) -> dict[str, list[str]]:
+    """What the suite's own workflow says about each training of two papers, were it to run anew."""
+    papers = [f"results/smoke/papers/{paper}/comparison.csv" for paper in ("cgcnn", "edm")]
     words = ("--dry-run", "--forceall", "--cores", "8", "--config", "scale=smoke", *config)
-    done = run(ROOT, *words, REPLIMAT_ROOT=str(ROOT), PYTHONPATH=str(ROOT / "src"))
+    done = run(ROOT, *papers, *words, REPLIMAT_ROOT=str(ROOT), PYTHONPATH=str(ROOT / "src"))
     assert done.returncode == 0, done.stderr[-2000:]
-    return [part for part in (done.stdout + done.stderr).split("\n[") if f"rule {rule}" in part.split("input:")[0]]
+    jobs = (done.stdout + done.stderr).split("\n[")
+    return {paper: [job for job in jobs if f"rule fit_{paper}" in job.split("input:")[0]] for paper in ("cgcnn", "edm")}
 
 
 def test_every_training_says_what_it_needs():
-    fits = jobs_of("fit_", "device=cuda", "devices=2")
-    assert len(fits) > 20
-    for fit in fits:
-        assert "gpu=2" in fit and "runtime=30" in fit and "mem_mb=3000" in fit
-        assert "threads: " not in fit and "localrule" not in fit
+    """A paper that writes its own training takes one device."""
+    for paper, jobs in trainings("device=cuda", "devices=2").items():
+        gpus = {"cgcnn": 2, "edm": 1}[paper]
+        assert jobs and all(f"runtime=30, gpu={gpus}, mem_mb=3000" in job and "threads: " not in job for job in jobs)
 
 
 def test_without_gpus_processes_are_threads():
-    fits = jobs_of("fit_", "device=cpu", "devices=2")
-    assert fits and all("threads: 2" in fit and "gpu" not in fit for fit in fits)
+    jobs = trainings("device=cpu", "devices=2")
+    assert all("threads: 2" in job and "gpu=0" in job for job in jobs["cgcnn"])
+    assert all("threads: " not in job and "gpu=0" in job for job in jobs["edm"])
 
 
 # ------------------------------------------------------------------------------------------------------ Slurm

@@ -5,6 +5,7 @@
 
 from itertools import groupby
 
+from replimat.experiments.base import Learned
 from replimat.experiments.provenance import PACKAGE, sources_of
 
 
@@ -31,6 +32,11 @@ def fit_inputs(group):
     return inputs | {"code": code, "prepared": str(first.prepared)}
 
 
+def devices_of(group):
+    """Processes or GPUs of each training of a job: papers that write their own training know one."""
+    return 1 if isinstance(group[0].experiment, Learned) else DEVICES
+
+
 for _, group in groupby(sorted(RUNS.values(), key=together), key=together):
     group = list(group)
 
@@ -43,12 +49,12 @@ for _, group in groupby(sorted(RUNS.values(), key=together), key=together):
             [f"{one.folder}/run.json" for one in group],
         params:
             what=f"{group[0].paper} {' '.join(one.name for one in group)}",
-            options=f"--scale {SCALE} --device {config['device']} --devices {DEVICES} --seeds {config['seeds']}",
-        threads: 1 if GPUS else DEVICES
+            options=f"--scale {SCALE} --device {config['device']} --devices {devices_of(group)} --seeds {config['seeds']}",
+        threads: 1 if ON_GPUS else devices_of(group)
         resources:
             mem_mb=MEMORY_MB,
             runtime=MINUTES,
-            **GPUS,
+            gpu=devices_of(group) if ON_GPUS else 0,
         log:
             f"runs/logs/fit-{SCALE}-{group[0].paper}-{group[0].name}.log",
         shell:
