@@ -1,7 +1,6 @@
 """The suite as a user runs it, at smoke scale: a copy of the project, real data, real training, both engines."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,41 +11,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-PARTS = (
-    "Snakefile",
-    "workflow",
-    "profiles",
-    "papers",
-    "datasets",
-    "params.yaml",
-    "dvc.yaml",
-    "data.dvc",
-    ".dvcignore",
-    "src",
-)
+from suites import call, copy_project, environment, snakemake
+
 COLUMNS = (
     "paper claim_id table dataset data_origin target metric unit reported seen ours std n_seeds ratio verdict "
     "reason scale rung n_train n_test baseline_mean baseline_rf seconds hardware"
 ).split()
 
 pytestmark = pytest.mark.pipeline
-
-
-def call(project: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess:
-    """Run a command of this environment in the project copy, whose own sources are the ones imported."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(words, cwd=project, capture_output=True, text=True, env=environment(project) | {"PATH": path})
-    assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
-
-
-def environment(project: Path) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(project / "src"), "OMP_NUM_THREADS": "1", "REPLIMAT_ROOT": str(project)}
-
-
-def snakemake(project: Path, *words: str) -> subprocess.CompletedProcess:
-    return call(project, "snakemake", "--cores", "2", *words, "--config", "scale=smoke")
 
 
 def planned_jobs(project: Path) -> dict[str, int]:
@@ -59,11 +31,7 @@ def planned_jobs(project: Path) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """A copy of the project after `snakemake --cores 2` at smoke scale."""
-    folder = tmp_path_factory.mktemp("replimat")
-    for part in PARTS:
-        source = ROOT / part
-        copy = shutil.copytree if source.is_dir() else shutil.copy
-        copy(source, folder / part)
+    folder = copy_project(tmp_path_factory.mktemp("replimat"))
     snakemake(folder)
     return folder
 

@@ -126,7 +126,7 @@ def fit(
     signal.signal(signal.SIGTERM, _stop)
     for experiment in experiments:
         run = _run(paper, experiment, scale, device, threads, deterministic, seeds, devices)
-        with files.alone(run.folder):
+        with files.alone(run.folder / files.LOCK):
             _summarise(run.fit())
 
 
@@ -136,7 +136,7 @@ def evaluate(
 ) -> None:
     """Score the stored weights of an experiment again, without training."""
     run = _run(paper, experiment, scale, device, threads)
-    with files.alone(run.folder):
+    with files.alone(run.folder / files.LOCK):
         _summarise(run.evaluate())
 
 

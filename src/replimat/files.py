@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -42,25 +43,26 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def alone(folder: str | Path) -> Iterator[None]:
-    """Hold a folder while working in it; another process that asks for it says so and waits, until this one ends or is
-    killed. Raises StorageError if the folder cannot be written.
+def alone(lock: str | Path) -> Iterator[None]:
+    """Hold a lock file while working; another process that asks for it says so and waits, until this one ends or is
+    killed. Raises StorageError if it cannot be written.
     """
     from filelock import FileLock, Timeout
 
-    folder = Path(folder)
+    held = FileLock(lock)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
+        Path(lock).parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(blocking=False)
+            held.acquire(blocking=False)
         except Timeout:
-            print(f"{folder}: another process works there; waiting until it has ended.", flush=True)
-            lock.acquire()
+            print(f"{lock}: held by another process; waiting until it has ended.", file=sys.stderr, flush=True)
+            held.acquire()
     except OSError as error:
-        raise StorageError(f"{folder}: cannot be worked in ({error.strerror or error}).") from error
-    with lock:
+        raise StorageError(f"{lock}: could not be written ({error.strerror or error}).") from error
+    try:
         yield
+    finally:
+        held.release()
 
 
 def remove_leftovers(folder: str | Path, name: str = "*") -> None:

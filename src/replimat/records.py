@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from replimat.cards import Origin, Scale
 from replimat.errors import ExperimentError
+from replimat.files import sha256 as file_sha256
 from replimat.files import sha256_json
 from replimat.units import convert
 
@@ -49,6 +50,7 @@ class SeedResult(Record):
     failed: int | None = None
     seconds: float | None = None
     peak_memory_mb: float | None = None
+    file_sha256: str = ""  # of its predictions or samples
     properties: dict[str, float | None] = Field(default_factory=dict)  # of a potential: physical, and its cost
 
 
@@ -164,26 +166,36 @@ def _require_whole(record: dict) -> None:
         raise ValueError("its content was changed after it was written")
 
 
+def _require_unchanged(path: Path, sha256: str) -> None:
+    """Raise ExperimentError if a file beside a record is not the one that was written with it."""
+    if sha256 and file_sha256(path) != sha256:
+        raise ExperimentError(f"{path}: changed after it was written. Run the experiment again to replace it.")
+
+
 def predictions_path(folder: str | Path, seed: int, part: str = "") -> Path:
     """Where the predictions of a seed lie; part: a target other than the run's main one."""
     return Path(folder) / f"seed{seed}" / (f"predictions-{part}.parquet" if part else "predictions.parquet")
 
 
-def read_predictions(folder: str | Path, seed: int, part: str = "") -> Predictions | None:
-    """Predictions of one seed, or None when there is no file. Raises ExperimentError when the file cannot be used."""
+def read_predictions(folder: str | Path, seed: int, part: str = "", sha256: str = "") -> Predictions | None:
+    """Predictions of one seed, or None when there is no file; sha256: what its record says of the file, if it does.
+
+    Raises ExperimentError when the file cannot be used.
+    """
     path = predictions_path(folder, seed, part)
     if not path.is_file():
         return None
+    _require_unchanged(path, sha256)
     import pyarrow
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path, page_checksum_verification=True)
+        table = parquet.read_table(path)
         ids, target, prediction = (table[name].to_numpy() for name in ("id", "target", "prediction"))
         classes = [table[name].to_numpy() for name in table.column_names if name.startswith(CLASS_COLUMN)]
         probabilities = np.stack(classes, axis=1).astype(np.float64) if classes else None
         return Predictions(ids.astype(str), target.astype(np.float64), prediction.astype(np.float64), probabilities)
-    except (pyarrow.ArrowException, KeyError, ValueError) as error:
+    except (pyarrow.ArrowException, OSError, KeyError, ValueError) as error:
         raise ExperimentError(
             f"{path}: expected columns id, target, prediction: {' '.join(str(error).split())}"
         ) from error
@@ -194,22 +206,23 @@ def samples_path(folder: str | Path, seed: int, part: str = "") -> Path:
     return Path(folder) / f"seed{seed}" / (f"samples-{part}.parquet" if part else "samples.parquet")
 
 
-def read_samples(folder: str | Path, seed: int, part: str = "") -> dict[str, np.ndarray] | None:
+def read_samples(folder: str | Path, seed: int, part: str = "", sha256: str = "") -> dict[str, np.ndarray] | None:
     """Columns of the table of samples of one seed, or None when there is no file: id, of and failed are text, all
-    others numbers. Raises ExperimentError when it cannot be used.
+    others numbers; sha256: what its record says of the file, if it does. Raises ExperimentError when it cannot be used.
     """
     path = samples_path(folder, seed, part)
     if not path.is_file():
         return None
+    _require_unchanged(path, sha256)
     import pyarrow
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path, page_checksum_verification=True)
+        table = parquet.read_table(path)
         text = {name: table[name].to_numpy().astype(str) for name in ("id", "of", "failed")}
         rest = [name for name in table.column_names if name not in text]
         return text | {name: table[name].to_numpy().astype(np.float64) for name in rest}
-    except (pyarrow.ArrowException, KeyError, ValueError) as error:
+    except (pyarrow.ArrowException, OSError, KeyError, ValueError) as error:
         raise ExperimentError(
             f"{path}: expected columns id, of, failed and numbers: {' '.join(str(error).split())}"
         ) from error

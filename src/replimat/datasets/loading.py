@@ -9,7 +9,6 @@ import importlib
 import json
 import shutil
 import sys
-import zipfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from replimat import cards, sources
 from replimat.cards import ComputedSource, DatasetCard, DerivedSource
 from replimat.datasets.base import Dataset, Structures
 from replimat.errors import DataError
-from replimat.files import atomic, damaged_zip, sha256_json
+from replimat.files import alone, atomic, damaged_zip, sha256_json
 
 
 def load(name: str) -> Dataset:
@@ -55,11 +54,8 @@ def _compute(card: DatasetCard, path: Path) -> Dataset:
 
     Of several processes that ask for it at once, one computes and the others wait for its file.
     """
-    from filelock import FileLock
-
     _require_engine(card)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    with alone(path.with_suffix(".lock")):
         if path.is_file():
             return load(card.name)
         unfinished = path.with_suffix(".unfinished")
@@ -190,12 +186,19 @@ def _keep(data: Dataset, path: Path) -> Dataset:
 
 
 def _restore(path: Path) -> Dataset:
+    """The dataset of a cache file. Raises DataError if it is not what was written."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            content = dict(stored.items())
-        notes = json.loads(str(content["notes"]))
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+            data = _unpacked(dict(stored.items()))
+    except Exception as error:  # whatever the reader of a damaged file stumbles over
         raise DataError(f"{path}: damaged cache file ({error}). Delete it and run again.") from error
+    if data.sha256 != data.content_sha256():
+        raise DataError(f"{path}: damaged cache file (it differs from its checksum). Delete it and run again.")
+    return data
+
+
+def _unpacked(content: dict[str, np.ndarray]) -> Dataset:
+    notes = json.loads(str(content["notes"]))
     packed = (content[part] for part in ("numbers", "positions", "cells", "offsets"))
     return Dataset(
         name=notes["name"],

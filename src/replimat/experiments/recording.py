@@ -56,7 +56,7 @@ def score(
     thresholds: tuple[float, ...] = (),
     probabilities: np.ndarray | None = None,
 ) -> dict:
-    """Write the predictions of one target to `path` and return {"metrics", "evaluated", "failed"}.
+    """Write the predictions of one target to `path` and return {"metrics", "evaluated", "failed", "file_sha256"}.
 
     prediction: in the target's unit, the probability of class 1, or the class; thresholds: see within_threshold;
     probabilities: of each class [n, K].
@@ -65,12 +65,12 @@ def score(
     if probabilities is not None:
         columns |= {f"{CLASS_COLUMN}{k}": values for k, values in enumerate(probabilities.T)}
     with files.atomic(path) as temporary:
-        pd.DataFrame(columns).to_parquet(temporary, index=False, write_page_checksum=True)
+        pd.DataFrame(columns).to_parquet(temporary, index=False)
     metrics = measure(task, target, prediction, probabilities)
     for threshold in thresholds:
         metrics |= within_threshold(target, prediction, threshold)
     evaluated, failed = metrics.pop("evaluated"), metrics.pop("failed")
-    return {"metrics": metrics, "evaluated": evaluated, "failed": failed}
+    return {"metrics": metrics, "evaluated": evaluated, "failed": failed, "file_sha256": files.sha256(path)}
 
 
 def sample_metrics(table: pd.DataFrame) -> dict[str, float | None]:
@@ -79,12 +79,12 @@ def sample_metrics(table: pd.DataFrame) -> dict[str, float | None]:
 
 
 def score_samples(made: Made, path: Path) -> dict:
-    """Write the table of what was generated to `path` and return {"metrics", "evaluated", "failed"}."""
+    """Write the table of what was generated to `path` and return {"metrics", "evaluated", "failed", "file_sha256"}."""
     metrics = sample_metrics(made.judged)
     with files.atomic(path) as temporary:
-        made.judged.to_parquet(temporary, index=False, write_page_checksum=True)
+        made.judged.to_parquet(temporary, index=False)
     evaluated, failed = metrics.pop("evaluated"), metrics.pop("failed")
-    return {"metrics": metrics, "evaluated": evaluated, "failed": failed}
+    return {"metrics": metrics, "evaluated": evaluated, "failed": failed, "file_sha256": files.sha256(path)}
 
 
 def describe(planned: Planned, measured: dict[str, dict]) -> dict:

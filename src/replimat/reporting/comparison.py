@@ -114,9 +114,11 @@ def _judgeable(outcome: Outcome, run: Run) -> None:
         outcome.run = run  # it crashed before it could say anything of this target
         return
     outcome.run = run.part(part) if part else run
-    finished = [seed.seed for seed in outcome.run.seeds if seed.status == "ok"]
+    finished = [seed for seed in outcome.run.seeds if seed.status == "ok"]
     read = read_samples if outcome.run.task == "generation" else read_predictions
-    outcome.predictions = {seed: read(outcome.folder, seed, part) for seed in finished}
+    outcome.predictions = {
+        seed.seed: read(outcome.folder, seed.seed, part, sha256=seed.file_sha256) for seed in finished
+    }
     outcome.checks = check_run(outcome.run, outcome.predictions, expected_of(outcome.run))
 
 

@@ -1,7 +1,7 @@
 """Prepared files: the arrays a model eats, in one safetensors file that knows what it was made from.
 
 The header holds the key, sha256 over everything that decides the content, so that a file made for another target,
-cutoff, dataset or version of the code is refused instead of used; and the sha256 of the arrays themselves.
+cutoff, dataset or version of the code is refused instead of used; and the sha256 of all that the file holds.
 Loading needs numpy and safetensors alone.
 """
 
@@ -17,8 +17,9 @@ from replimat.datasets.base import Structures
 from replimat.errors import DataError
 from replimat.files import atomic, sha256_json
 
-FORMAT = 1  # raise when the layout of prepared files changes
+FORMAT = 2  # raise when the layout of prepared files changes
 HEADER = "replimat"
+SEAL = "sha256"  # in the metadata: of all the rest
 
 
 class Representation(Protocol):
@@ -66,7 +67,7 @@ def save(path: str | Path, arrays: dict[str, np.ndarray], metadata: dict) -> Non
         )
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     try:
-        header = json.dumps({**metadata, "arrays_sha256": arrays_sha256(arrays)}, sort_keys=True, allow_nan=False)
+        header = json.dumps({**metadata, SEAL: _seal(arrays, metadata)}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: the metadata cannot be written as JSON: {error}.") from error
     with atomic(path) as temporary:
@@ -92,9 +93,9 @@ def load(
             metadata = json.loads((file.metadata() or {}).get(HEADER, "null"))
             if metadata is None:
                 raise DataError(f"{path}: not a prepared file of replimat; {again}.")
-            if expected_key not in (None, metadata["key"]):
+            if expected_key not in (None, metadata.get("key")):
                 raise DataError(
-                    f"{path}: stale: made for key {metadata['key'][:12]}, expected {expected_key[:12]} "
+                    f"{path}: stale: made for key {str(metadata.get('key'))[:12]}, expected {expected_key[:12]} "
                     f"(other data, parameters or code); {again}."
                 )
             if missing := sorted(set(required) - set(file.keys())):
@@ -104,11 +105,16 @@ def load(
             arrays = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError as error:
         raise DataError(f"{path}: missing; {again}.") from error
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{path}: truncated or not a safetensors file ({error}); delete it and {again}.") from error
-    if metadata.pop("arrays_sha256", None) != arrays_sha256(arrays):
-        raise DataError(f"{path}: its arrays were altered after it was written; delete it and {again}.")
+    if metadata.pop(SEAL, None) != _seal(arrays, metadata):
+        raise DataError(f"{path}: altered after it was written; delete it and {again}.")
     return arrays, metadata
+
+
+def _seal(arrays: dict[str, np.ndarray], metadata: dict) -> str:
+    """sha256 of all that the file holds."""
+    return sha256_json([arrays_sha256(arrays), metadata])
 
 
 def arrays_sha256(arrays: dict[str, np.ndarray]) -> str:

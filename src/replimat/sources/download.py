@@ -60,7 +60,10 @@ def download(client, url: str, name: str, digest: str, size: int) -> Path:
                 _grow(client, url, part, name, size)
                 _accept(part, path, url, name, digest, size)
     except OSError as error:
-        raise SourceError(f"{path}: could not be written ({error.strerror or error}); free some space.") from error
+        raise SourceError(
+            f"{path}: could not be written ({error.strerror or error}). Free some space, or name another folder in "
+            "REPLIMAT_CACHE."
+        ) from error
     return path
 
 
