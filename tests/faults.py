@@ -59,21 +59,20 @@ class Tally:
 
 
 def killed_suite(ground: Ground, rng: np.random.Generator, tries: int, number: int = signal.SIGKILL) -> Tried:
-    """Snakemake and all its jobs killed at random moments, again and again until it has ended."""
-    waiting = 0
+    """Snakemake and all its jobs killed at random moments, again and again until a run ends before its kill."""
+    kills = of_this_run = 0
     ground.suite.clear()
-    for left in reversed(range(tries)):
+    while kills < tries:
         process = ground.suite.start(*SUITE)
         try:
             process.communicate(timeout=ground.seconds * rng.uniform(0.05, 0.4))
+            ended = True
         except subprocess.TimeoutExpired:
-            pass
-        end(process, number)
-        waiting += 1
-        if left == 0 or process.returncode == 0:
-            survived, said = ground.again(*SUITE)
-            yield from [(survived, said)] * waiting
-            waiting = 0
+            end(process, number)
+            kills, of_this_run, ended = kills + 1, of_this_run + 1, False
+        if ended or kills == tries:
+            yield from [ground.again(*SUITE)] * of_this_run
+            of_this_run = 0
             ground.suite.clear()
 
 
@@ -321,7 +320,12 @@ def try_fault(name: str, fault: Callable, ground: Ground, tries: int, seed: int)
 
 def telling(said: str, ground: Ground) -> str:
     """The one line of what was said that tells a person about the fault; without the folder of this try."""
-    lines = [line.strip() for line in said.replace(f"{ground.suite.folder}/", "").splitlines() if line.strip()]
+    suite = ground.suite
+    lines = [
+        line.strip()
+        for line in said.replace(f"{suite.folder}/", "").replace(f"{suite.root}/", "").splitlines()
+        if line.strip()
+    ]
     words = ("error: ", "Error: ", "stopped by", "waiting", "not used", "starting anew", "computed again", "killed run")
     return next((line for word in words for line in lines if word in line), lines[-1] if lines else "")[:300]
 
