@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 
@@ -20,8 +21,7 @@ from replimat import cli
 from replimat.errors import ReplimatError, Stopped
 from replimat.models.cgcnn import CGCNN
 from replimat.models.schnet import SchNet
-from replimat.training import devices, graphs, shares
-from replimat.training.fit import train
+from replimat.training import devices, fit, graphs, shares
 from replimat.training.settings import Training
 from replimat.training.task import Diverged
 
@@ -73,7 +73,7 @@ def trained(folder: Path, kind: str, n: int, model: nn.Module | None = None, **s
     rows = {"train": torch.arange(TRAIN), "val": torch.arange(TRAIN, TRAIN + VAL)}
     options = {"seed": 3, "identity": "x", "device": "cpu", "devices": n, "label": "made up"}
     settings = Training(**recipe | settings)
-    return train(model or made_model(kind), made_graphs(kind), rows, settings, folder, **options).state_dict()
+    return fit.train(model or made_model(kind), made_graphs(kind), rows, settings, folder, **options).state_dict()
 
 
 def alone(function, *arguments) -> multiprocessing.Process:
@@ -114,30 +114,66 @@ def test_two_processes_train_as_one(tmp_path, forked, kind):
         assert logs[1][name].tolist() == pytest.approx(logs[0][name].tolist(), rel=1e-5), name
 
 
-class DiesOnce(SchNet):
-    """A model whose process group is killed in the given step: nobody has time to do anything."""
+class Counted(SchNet):
+    """Counts its steps; in the given one, everybody of its process group is killed and has no time to do anything."""
 
-    step = 0
+    def __init__(self, dies_in: int = 0):
+        torch.manual_seed(0)
+        super().__init__(features=8, filters=8, interactions=1, gaussians=8)
+        self.steps, self.dies_in = 0, dies_in
 
     def forward(self, **inputs):
-        self.step += self.training
-        if self.step == 2 * TRAIN // BATCH + 3:  # in the third epoch
+        self.steps += self.training
+        if self.steps == self.dies_in:
             os.killpg(0, signal.SIGKILL)
         return super().forward(**inputs)
 
 
-def test_kill_9_of_all_and_another_number_of_processes_goes_on(tmp_path, forked):
-    torch.manual_seed(0)
-    dies = DiesOnce(features=8, filters=8, interactions=1, gaussians=8)
-    process = alone(trained, tmp_path / "2", "forces", 2, dies)
+STEPS = -(-TRAIN // BATCH)  # of an epoch
+
+
+@pytest.mark.parametrize(("within", "redone"), [(timedelta(minutes=10), 2), (timedelta(0), 0)])
+@pytest.mark.parametrize("first", [1, 2])
+def test_kill_9_of_all_and_another_number_of_processes_goes_on(tmp_path, forked, monkeypatch, first, within, redone):
+    """Three steps of the third epoch were begun; the first two are done anew, or no step at all."""
+    monkeypatch.setattr(fit, "WITHIN_EPOCHS", within)
+    process = alone(trained, tmp_path / "2", "forces", first, Counted(dies_in=2 * STEPS + 3))
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert len(log_of(tmp_path / "2")) == 2
     shutil.copytree(tmp_path / "2", tmp_path / "1")
     expected = trained(tmp_path / "whole", "forces", 1)
     for n in (1, 2):
-        same(trained(tmp_path / str(n), "forces", n), expected)
-        assert log_of(tmp_path / str(n))["devices"].tolist() == [2, 2, n, n]
+        model = Counted()
+        same(trained(tmp_path / str(n), "forces", n, model), expected)
+        assert n > 1 or model.steps == 2 * STEPS - 2 + redone  # this process only watches over two
+        log, whole = log_of(tmp_path / str(n)), log_of(tmp_path / "whole")
+        assert log["devices"].tolist() == [first, first, n, n]
+        assert log["train_loss"].tolist() == pytest.approx(whole["train_loss"].tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_within_an_epoch_one_process_goes_on_to_the_same_bytes(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(fit, "WITHIN_EPOCHS", timedelta(0))
+    process = alone(stopped_in_step, STEPS + 3, tmp_path / "broken", kind)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    expected, found = trained(tmp_path / "whole", kind, 1), trained(tmp_path / "broken", kind, 1)
+    assert all(torch.equal(found[name], values) for name, values in expected.items())
+    logs = [log_of(tmp_path / name).drop(columns="seconds") for name in ("whole", "broken")]
+    pd.testing.assert_frame_equal(*logs)
+
+
+def stopped_in_step(number: int, folder: Path, kind: str) -> None:
+    """A training that is killed before the given step."""
+    model, steps = made_model(kind), iter(range(1, number))
+
+    def count(*_):
+        if model.training and next(steps, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    model.register_forward_pre_hook(count)
+    trained(folder, kind, 1, model)
 
 
 class Slow(SchNet):

@@ -6,7 +6,7 @@ import time
 import lightning as L
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from replimat import files
@@ -79,6 +79,19 @@ class PrintedProgress(L.Callback):
             measured = trainer.callback_metrics
             quality = "".join(f", {name} {measured[name]:.4g}" for name in module.logged if name in measured)
             print(f"{self.label}: epoch {done}/{total}, train loss {measured['train_loss']:.4g}{quality}", flush=True)
+
+
+class CheckpointWithin(ModelCheckpoint):
+    """A checkpoint now and then within an epoch, from which it goes on with the next batch."""
+
+    def on_train_start(self, trainer, module):
+        super().on_train_start(trainer, module)
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        trainer.train_dataloader.batch_sampler.first = done % trainer.num_training_batches
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if batch_idx + 1 < trainer.num_training_batches:  # the last step belongs to the checkpoint of the epoch
+            super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

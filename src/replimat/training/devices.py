@@ -102,6 +102,7 @@ def be_quiet() -> None:
         ".*does not have many workers.*",
         ".*Checkpoint directory.*exists and is not empty.*",
         ".*number of training batches.*smaller than the logging interval.*",
+        ".*dataloader is not resumable.*",  # it is
         ".*LeafSpec.*",
         ".*`srun` command.*",
         ".*sync_dist=True.*",  # our metrics are those of all processes already

@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -19,11 +20,20 @@ from torch.utils.data import DataLoader
 from replimat import files
 from replimat.errors import IntegrityError, Stopped
 from replimat.models.forces import energy_and_forces
-from replimat.training.callbacks import AtomicCheckpointIO, AveragedWeights, EpochLog, PrintedProgress, SeedEveryStep
+from replimat.training.callbacks import (
+    AtomicCheckpointIO,
+    AveragedWeights,
+    CheckpointWithin,
+    EpochLog,
+    PrintedProgress,
+    SeedEveryStep,
+)
 from replimat.training.devices import EndAtOnce, be_quiet, cause, device_options, end_processes
 from replimat.training.graphs import Graphs, eval_loader, train_loader
 from replimat.training.settings import Training
 from replimat.training.task import PotentialTask, SupervisedTask, Task
+
+WITHIN_EPOCHS = timedelta(minutes=10)  # between checkpoints: what a kill may cost where epochs are longer
 
 
 def train(
@@ -45,11 +55,12 @@ def train(
     """Train `model` in place on rows["train"], choosing weights on rows["val"] (rows["train"] where a protocol keeps no
     validation rows); returns it in evaluation mode.
 
-    A checkpoint of every epoch lies in folder/checkpoints until `finished` is called; a later call with the same
-    `identity` (hash of everything that decides the result) continues from it and ends with the weights of an unbroken
-    run. devices: how many GPUs, or CPU processes, share every batch; the result is that of one up to rounding, so that
-    a run may continue on more or fewer. task: what is minimised and watched, PotentialTask or SupervisedTask by
-    default; only these two can be shared. Raises Diverged if the loss stops being finite.
+    A checkpoint of every epoch, and of long ones every ten minutes, lies in folder/checkpoints until `finished` is
+    called; a later call with the same `identity` (hash of everything that decides the result) continues from it and
+    ends with the weights of an unbroken run. devices: how many GPUs, or CPU processes, share every batch; the result is
+    that of one up to rounding, so that a run may continue on more or fewer. task: what is minimised and watched,
+    PotentialTask or SupervisedTask by default; only these two can be shared. Raises Diverged if the loss stops being
+    finite.
     """
     be_quiet()
     checkpoints = _checkpoints_of(folder, identity, settings)
@@ -143,10 +154,12 @@ def _callbacks(task: Task, settings: Training, folder: Path, seed: int, label: s
 
 
 def _savers(task: Task, checkpoints: Path) -> list[L.Callback]:
-    """What keeps the best epoch's weights, and the last epoch's to continue from."""
-    best = ModelCheckpoint(checkpoints, "best", monitor=task.monitor, mode=task.mode, enable_version_counter=False)
-    last = ModelCheckpoint(checkpoints, "last", save_top_k=1, enable_version_counter=False)
-    return [best, last]
+    """What keeps the best epoch's weights, and the last epoch's, or the last minutes', to continue from."""
+    where = {"dirpath": checkpoints, "enable_version_counter": False}
+    best = ModelCheckpoint(**where, filename="best", monitor=task.monitor, mode=task.mode)
+    last = ModelCheckpoint(**where, filename="last")
+    within = CheckpointWithin(**where, filename="last", train_time_interval=WITHIN_EPOCHS)
+    return [best, last, within] if task.resumes_within else [best, last]
 
 
 def _checkpoints_of(folder: Path, identity: str, settings: Training) -> Path:

@@ -149,16 +149,21 @@ class EpochShuffle(Sampler):
 
 
 class DealtBatches(Sampler):
-    """Shuffled batches of rows; of each the part that this process has (replimat.training.shares)."""
+    """Shuffled batches of rows; of each the part that this process has (replimat.training.shares).
+
+    first: the batch with which the next epoch begins, where it was broken off before.
+    """
 
     def __init__(self, order: EpochShuffle, batch_size: int):
-        self.sampler, self.batch_size = order, batch_size  # Lightning tells a sampler's `sampler` the epoch
+        self.sampler, self.batch_size, self.first = order, batch_size, 0  # Lightning tells a `sampler` the epoch
 
     def __len__(self) -> int:
         return math.ceil(len(self.sampler) / self.batch_size)
 
     def __iter__(self):
-        yield from map(dealt, _cut(list(self.sampler), self.batch_size))  # lazily: the epoch is set after iter()
+        batches = _cut(list(self.sampler), self.batch_size)  # not before the first is asked for: now the epoch is set
+        first, self.first = self.first, 0
+        yield from map(dealt, batches[first:])
 
     def rows_of(self, number: int) -> int:
         """Rows of a whole batch."""

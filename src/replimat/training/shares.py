@@ -40,6 +40,16 @@ def share(count: int, device: torch.device) -> Tensor | float:
     return processes * count / total
 
 
+def average(value: Tensor) -> Tensor:
+    """Mean over the processes, without a gradient."""
+    value, (_, processes) = value.detach(), process()
+    if processes > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+        value /= processes
+    return value
+
+
 class Summed(torch.autograd.Function):
     """The sum of what all processes give; its gradient is the sum of theirs."""
 

@@ -10,7 +10,7 @@ from torchmetrics.regression import MeanAbsoluteError
 from replimat.errors import ReplimatError
 from replimat.models.forces import energy_and_forces
 from replimat.training.settings import Training
-from replimat.training.shares import share
+from replimat.training.shares import average, share
 
 
 class Diverged(ReplimatError):
@@ -52,27 +52,29 @@ class WeightedMean(Metric):
 class Task(L.LightningModule):
     """What all tasks share: the optimiser and its schedule, and the watch over a diverging loss.
 
-    monitor: the logged metric that picks the weights to keep, mode: "min" or "max"; logged: metrics for log.csv.
+    monitor: the logged metric that picks the weights to keep, mode: "min" or "max"; logged: metrics for log.csv;
+    resumes_within: whether an epoch that was broken off ends as a whole one, from a checkpoint within it.
     """
 
     monitor: str
     mode: str
     logged: tuple[str, ...]
+    resumes_within = False
 
     def __init__(self, model: nn.Module, settings: Training, scale: float):
         super().__init__()
         self.model, self.settings, self.scale = model, settings, scale
         self.loss = LOSSES[settings.loss]
         self.losses = nn.ModuleDict({name: WeightedMean() for name in ("train_loss", "val_loss")})
-
-    def rows_of(self, number: int) -> int:
-        """Rows of a training batch, over all processes."""
-        return self.trainer.train_dataloader.batch_sampler.rows_of(number)
+        self.losses["train_loss"].persistent(True)  # in checkpoints within an epoch
 
     def log_loss(self, name: str, loss: torch.Tensor, count: int) -> None:
         """Log the mean of an epoch, weighted by the `count` of each batch."""
         self.losses[name].update(loss.detach(), count)
         self.log(name, self.losses[name], on_step=False, on_epoch=True)
+
+    def on_train_epoch_start(self):  # of a whole epoch
+        self.losses["train_loss"].reset()
 
     def on_train_epoch_end(self):
         loss = self.trainer.callback_metrics["train_loss"]
@@ -111,6 +113,8 @@ class SupervisedTask(Task):
     lower is better), val_auc (two classes) or val_accuracy (several; higher is better).
     """
 
+    resumes_within = True
+
     def __init__(self, model: nn.Module, settings: Training, scale: float = 1.0):
         super().__init__(model, settings, scale)
         self.monitor, self.mode, quality = MONITORED.get(settings.loss, ("val_mae", "min", MeanAbsoluteError))
@@ -120,7 +124,7 @@ class SupervisedTask(Task):
     def training_step(self, batch, number):
         inputs, target = batch
         loss = self.loss(self.model(**inputs), target) * share(len(target), self.device)
-        self.log_loss("train_loss", loss, self.rows_of(number))
+        self.log_loss("train_loss", average(loss), self.trainer.train_dataloader.batch_sampler.rows_of(number))
         return loss
 
     def validation_step(self, batch, _):
@@ -147,6 +151,7 @@ class PotentialTask(Task):
     """
 
     monitor, mode, logged = "val_loss", "min", ("val_mae", "val_forces_mae")
+    resumes_within = True
 
     def __init__(self, model: nn.Module, settings: Training, scale: float = 1.0):
         super().__init__(model, settings, scale)
@@ -157,7 +162,7 @@ class PotentialTask(Task):
         found = energy_and_forces(self.model, inputs, create_graph=True)
         shares = {name: share(len(values), self.device) for name, values in target.items()}
         loss = self._loss(found, target, shares)
-        self.log_loss("train_loss", loss, self.rows_of(number))
+        self.log_loss("train_loss", average(loss), self.trainer.train_dataloader.batch_sampler.rows_of(number))
         return loss
 
     def validation_step(self, batch, _):
