@@ -5,6 +5,7 @@ Unknown keys are refused, so that a typo is an error and not a silent default.
 """
 
 import csv
+import math
 import os
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -28,6 +29,7 @@ from replimat.source_cards import (  # noqa: F401  who reads a card finds all it
     UrlSource,
 )
 
+MOST_VALUES = 100_000  # of a card; the longest has 2,000
 SCALES = ("smoke", "laptop", "paper")
 Scale = Literal["smoke", "laptop", "paper"]
 Origin = Literal["paper", "substitute", "computed", "simulated"]
@@ -276,10 +278,32 @@ def _claim(path: Path, line: int, row: dict[str, str]) -> Claim:
         raise CardError(f"{path}, line {line}: {_first_fault(error)}") from error
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML of plain values, and no more of them than a person writes: aliases of aliases grow without end."""
+
+    def get_single_node(self):
+        node = super().get_single_node()
+        if node is not None and (values := _values(node, {})) > MOST_VALUES:
+            raise yaml.YAMLError(f"{values:,} values after its aliases are followed, expected at most {MOST_VALUES:,}")
+        return node
+
+
+def _values(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node is when every alias in it is followed; infinite when one contains itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf  # met again before it is counted
+        pairs = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_values(part, known) for part in pairs)
+    return known[id(node)]
+
+
 def _read(kind: type[Card], path: Path):
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        with open(path, encoding="utf-8") as stream:
+            content = yaml.load(stream, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CardError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise CardError(f"{path}: expected a mapping of fields, got {type(content).__name__}.")

@@ -1,9 +1,9 @@
 """Where the bytes of a dataset come from, as its card says it: a package, a URL, a computation, other datasets."""
 
-from pathlib import PurePosixPath
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")]
@@ -21,14 +21,29 @@ class Member(Card):
     sha256: Sha256
     bytes: int = Field(gt=0)
 
-    @model_validator(mode="after")
-    def _stays_inside(self):
-        target = PurePosixPath(self.save_as)
-        if target.is_absolute() or ".." in target.parts:
-            raise ValueError(f"save_as must stay inside the dataset's folder, got {self.save_as!r}")
-        return self
+    @field_validator("save_as")
+    @classmethod
+    def _stays_inside(cls, save_as: str) -> str:
+        """Letters, digits and a few signs alone: what looks like another name, or is a drive, is none of these."""
+        parts = save_as.split("/")
+        if not all(re.fullmatch(r"[A-Za-z0-9_.,+()=-]+", part) and part.strip(".") for part in parts):
+            raise ValueError(
+                "save_as must stay inside the dataset's folder: names of letters, digits and _.,+()=- between slashes"
+            )
+        return save_as
 
 
+def _kept_apart(members: list[Member]) -> list[Member]:
+    """Raise ValueError where two members would be one file; capitals are none on some file systems."""
+    taken: dict[str, str] = {}
+    for name in (member.save_as for member in members):
+        if name.lower() in taken:
+            raise ValueError(f"two members are saved as {taken[name.lower()]!r} and {name!r}, which is one file")
+        taken[name.lower()] = name
+    return members
+
+
+Members = Annotated[list[Member], AfterValidator(_kept_apart)]
 MEMBER_COLUMNS = ["path", "save_as", "bytes", "sha256"]
 
 
@@ -41,7 +56,7 @@ class RegistrySource(Card):
     file: str
     sha256: Sha256
     bytes: int = Field(gt=0)
-    members: list[Member] = Field(min_length=1)
+    members: Members = Field(min_length=1)
 
 
 class UrlSource(Card):
@@ -53,7 +68,7 @@ class UrlSource(Card):
     kind: Literal["url"]
     url: str
     members_from: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+\.csv$")] | None = None
-    members: list[Member] = Field(min_length=1)
+    members: Members = Field(min_length=1)
 
 
 class StartGeometry(Card):
@@ -96,7 +111,7 @@ class ComputedSource(Card):
     version: str | None = None
     settings: MolecularDynamics | None = None
     parents: list[Key] = Field(default_factory=list)  # datasets of ours that the computation starts from
-    members: list[Member] = Field(default_factory=list)
+    members: Members = Field(default_factory=list)
 
 
 class DerivedSource(Card):
@@ -104,7 +119,7 @@ class DerivedSource(Card):
 
     kind: Literal["derived"]
     parents: list[Key] = Field(min_length=1)
-    members: list[Member] = Field(default_factory=list, max_length=0)
+    members: Members = Field(default_factory=list, max_length=0)
 
 
 Source = Annotated[RegistrySource | UrlSource | ComputedSource | DerivedSource, Field(discriminator="kind")]

@@ -7,12 +7,23 @@ import numpy as np
 
 from replimat.errors import DataError
 
+HEAVIEST = 118  # atomic number of the last element
+LARGEST = 1e4  # angstrom: no cell and no coordinate in one is as long
+
 
 def atoms_of(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Indices of the atoms of the given structures, in that order; offsets [n + 1] say where each one's atoms begin."""
     sizes = np.diff(offsets)[rows]
     ends = np.cumsum(sizes)
     return np.arange(sizes.sum()) + np.repeat(offsets[rows] - (ends - sizes), sizes)
+
+
+def are_elements(numbers: np.ndarray) -> bool:
+    """Whether numbers [A], of any type, are all atomic numbers: asked before they are stored in 16 bits."""
+    numbers = np.asarray(numbers)
+    return numbers.dtype.kind in "iuf" and bool(
+        ((numbers >= 1) & (numbers <= HEAVIEST) & (numbers == np.floor(numbers))).all()
+    )
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,8 @@ class Structures:
         if not structures:
             raise DataError("No structures to pack: the list is empty.")
         numbers, positions, cells = zip(*structures, strict=True)
+        if wrong := [s for s, z in enumerate(numbers) if not are_elements(z)]:
+            raise DataError(f"Atomic numbers are whole, from 1 to {HEAVIEST}; not so in structure {wrong[0]} (from 0).")
         shares = None
         if occupancies is not None and any(share is not None for share in occupancies):
             filled = zip(numbers, occupancies, strict=True)

@@ -9,7 +9,6 @@ values are those above the mean of the set; errors and spreads do not depend on 
 """
 
 import json
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +17,10 @@ import numpy as np
 from replimat.cards import DatasetCard
 from replimat.datasets.base import Dataset
 from replimat.datasets.rows import Rows
-from replimat.errors import DataError
+from replimat.errors import DataError, SourceError
+from replimat.sources.archives import sole_member
 
+LARGEST = 1 << 28  # bytes of a benchmark; the largest here has a tenth
 PARTS = ("train", "val", "test")
 CLASSES = "SinglePropertyClass"  # the task whose values are 0 or 1
 STANDARD_DEVIATIONS = {  # of the z-scored targets, from the leaderboard's scoring code; bohr, debye, eV, cal/mol/K
@@ -78,7 +79,7 @@ def read_benchmark(folder: Path, column: str) -> dict[str, dict[str, float]]:
     try:
         content = json.loads(only_member(path), object_pairs_hook=_each_once)
         parts = {part: {name: scale * float(value) for name, value in content[part].items()} for part in PARTS}
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError, OverflowError) as error:
         raise DataError(f"{path}: expected train, val and test with a number for each id ({error}).") from error
     if wrong := [name for values in parts.values() for name, value in values.items() if not np.isfinite(value)]:
         raise DataError(f"{path}: {len(wrong)} values are not finite, the first is that of {wrong[0]}.")
@@ -86,13 +87,11 @@ def read_benchmark(folder: Path, column: str) -> dict[str, dict[str, float]]:
 
 
 def only_member(path: Path) -> bytes:
-    """The one file inside a zip. Raises DataError when there is not exactly one."""
+    """The one file inside a zip. Raises DataError when there is not exactly one, or it is larger than any benchmark."""
     try:
-        with zipfile.ZipFile(path) as content:
-            (name,) = content.namelist()
-            return content.read(name)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: expected a zip with one file ({error}).") from error
+        return sole_member(path, LARGEST)
+    except SourceError as error:
+        raise DataError(str(error)) from error
 
 
 def _each_once(pairs: list[tuple[str, object]]) -> dict:

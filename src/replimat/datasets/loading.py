@@ -17,6 +17,7 @@ import numpy as np
 from replimat import cards, sources
 from replimat.cards import ComputedSource, DatasetCard, DerivedSource
 from replimat.datasets.base import Dataset, Structures
+from replimat.datasets.checks import check, check_places, reading, with_reasons
 from replimat.errors import DataError
 from replimat.files import alone, atomic, damaged_zip, sha256_json
 
@@ -44,8 +45,11 @@ def load(name: str) -> Dataset:
 
 
 def _read(card: DatasetCard, folder: Path, path: Path) -> Dataset:
-    data = reader_of(card).read(folder, card)
-    check(data, card)
+    reader = reader_of(card)
+    with reading(card, folder):
+        data = with_reasons(reader.read(folder, card))
+        check(data, card)
+        check_places(data, card)
     return _keep(data, path)
 
 
@@ -89,54 +93,11 @@ def _require_engine(card: DatasetCard) -> None:
         )
 
 
-def check(data: Dataset, card: DatasetCard) -> None:
-    """Raise DataError where rows, target counts or ranges differ from what the card says."""
-    if card.rows is not None and len(data) != card.rows:
-        named = ", ".join(list(data.left_out)[:5]) or "none"
-        raise DataError(
-            f"Dataset {card.name!r}: {len(data)} usable rows, its card says {card.rows}. Rows left out: {named}."
-        )
-    if repeated := len(data) - len(np.unique(data.ids)):
-        raise DataError(f"Dataset {card.name!r}: {repeated} ids stand more than once.")
-    if not np.isfinite(data.structures.positions).all():
-        raise DataError(f"Dataset {card.name!r}: a coordinate is not finite.")
-    for name, target in card.targets.items():
-        per_atom = target.per == "atom"
-        _check_target(data, card, name, data.atom_target(name) if per_atom else data.target(name))
-    for name, parts in data.splits.items():
-        if parts.shape != (len(data),) or not np.isin(parts, (-1, 0, 1, 2)).all():
-            raise DataError(f"Dataset {card.name!r}, split {name!r}: expected one part in -1, 0, 1, 2 for every row.")
-
-
-def _check_target(data: Dataset, card: DatasetCard, name: str, values: np.ndarray) -> None:
-    """Raise DataError where values [n], or [N, ...] of a target per atom, differ from what the card says."""
-    target, what = card.targets[name], f"Dataset {card.name!r}, target {name!r}"
-    finite = np.isfinite(values)
-    if target.per == "atom":
-        owners = np.repeat(data.ids, data.structures.sizes)
-        if len(values) != len(owners):
-            raise DataError(f"{what}: {len(values)} values for {len(owners)} atoms.")
-        finite = finite.reshape(len(values), -1).all(axis=1)
-        if not finite.all():
-            raise DataError(f"{what}: {(~finite).sum()} atoms without a finite value, first in {owners[~finite][0]}.")
-    else:
-        owners = data.ids
-    if target.count is not None and finite.sum() != target.count:
-        raise DataError(f"{what}: {finite.sum()} values, its card says {target.count}.")
-    low, high = target.range or (-np.inf, np.inf)
-    outside = ((values < low) | (values > high)).reshape(len(values), -1).any(axis=1)
-    if outside.any():
-        raise DataError(
-            f"{what}: {outside.sum()} values outside [{low}, {high}] {target.unit}, first {owners[outside][0]}. "
-            "Wrong unit or damaged data."
-        )
-
-
 def reader_of(card: DatasetCard):
     """The module that reads a dataset. Raises DataError when it cannot be used."""
     try:
         return importlib.import_module(f"replimat.datasets.{card.reader}")
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise DataError(f"Dataset {card.name!r}: its reader {card.reader!r} cannot be used ({error}).") from error
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from replimat import cards, sources
 from replimat.cards import DatasetCard
+from replimat.datasets.checks import reading
 from replimat.datasets.loading import reader_of
 from replimat.errors import DataError
 
@@ -56,8 +57,10 @@ def load_patterns(name: str) -> MeasuredPatterns:
     if card.kind != "patterns":
         raise DataError(f"Dataset {name!r} holds {card.kind}, not patterns: use replimat.datasets.load.")
     sources.verify(name)
-    data = reader_of(card).read_patterns(sources.folder_of(name), card)
-    check(data, card)
+    reader, folder = reader_of(card), sources.folder_of(name)
+    with reading(card, folder):
+        data = reader.read_patterns(folder, card)
+        check(data, card)
     return replace(data, sha256=data.content_sha256())
 
 

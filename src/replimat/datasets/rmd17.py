@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from replimat.cards import DatasetCard
-from replimat.datasets.base import Dataset, Structures
+from replimat.datasets.base import Dataset, Structures, are_elements
 from replimat.errors import DataError
 
 PARTS = {"train": 0, "test": 2}
@@ -28,6 +28,8 @@ def read(folder: Path, card: DatasetCard) -> Dataset:
             energy, place = stored["energy"], stored["split"]
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path}: not the expected arrays ({error}).") from error
+    if not are_elements(numbers):
+        raise DataError(f"{path}: expected atomic numbers, got {numbers}.")
     rows, frame = _unique(positions)
     if not ((energy == energy[rows][frame]).all() and (forces == forces[rows][frame]).all()):
         raise DataError(f"{path}: a frame stands twice with different labels.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from replimat.cards import DatasetCard
-from replimat.datasets.base import Dataset, Structures
+from replimat.datasets.base import HEAVIEST, LARGEST, Dataset, Structures, are_elements
 
 LOG10 = "log10("  # a target of unit log10(GPa) is the logarithm of a column in GPa
 FULLEST = 1.05  # occupancy of a site; refined ones exceed 1 by their error
@@ -67,8 +67,14 @@ def structure_fault(numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray
     """What makes a structure with that many atoms (its filled sites) unusable; empty when nothing does."""
     if len(numbers) == 0:
         return "no atoms"
+    if positions.shape != (len(numbers), 3) or cell.shape != (3, 3):
+        return f"{len(numbers)} atoms with coordinates {positions.shape} and cell {cell.shape}"
     if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
         return "a coordinate is not finite"
+    if not are_elements(numbers):
+        return f"an atomic number is not a whole number from 1 to {HEAVIEST}"
+    if max(np.abs(positions).max(), np.abs(cell).max()) > LARGEST:
+        return f"a length is above {LARGEST:g} angstrom"
     if periodic and abs(np.linalg.det(cell)) < atoms:  # the densest crystals have 5 cubic angstrom per atom
         return f"cell of {abs(np.linalg.det(cell)):.3g} cubic angstrom for {atoms:g} atoms"
     return ""

@@ -24,6 +24,7 @@ from torch_geometric.utils import scatter
 
 from replimat.errors import DataError
 from replimat.models.elements import known
+from replimat.models.released import load_released
 
 EPSILON = 1e-6  # in the denominator of the gates, as in the author's code
 LONGEST = 8.0  # angstrom: where the distance basis ends; longer bonds look alike
@@ -169,7 +170,7 @@ def load_author_weights(path: str | Path, element_features: Tensor) -> ALIGNN:
 
     Its output is the energy in eV/atom. Only tensors are unpickled. Raises DataError if the file is not such a model.
     """
-    stored = torch.load(path, map_location="cpu", weights_only=True)
+    stored = load_released(path)
     model = ALIGNN(element_features, norm="layer")
     try:
         model.load_state_dict(stored)

@@ -20,6 +20,7 @@ from torch_geometric.utils import scatter
 
 from replimat.errors import DataError
 from replimat.models.elements import known
+from replimat.models.released import load_released
 
 
 class GaussianDistance(nn.Module):
@@ -110,27 +111,21 @@ def load_author_checkpoint(path: str | Path, element_features: Tensor) -> tuple[
     A model output x means x * std + mean in the target's unit (log10 GPa for the moduli). Only tensors and plain
     values are unpickled. Raises DataError if the file is not such a checkpoint.
     """
-    stored = _load_plain(path)
+    stored = load_released(path)
     if missing := {"state_dict", "normalizer", "args"} - stored.keys():
         raise DataError(f"{path}: not an official CGCNN checkpoint: it lacks {', '.join(sorted(missing))}.")
     args = stored["args"]
-    model = CGCNN(
-        element_features,
-        atom_fea=args["atom_fea_len"],
-        h_fea=args["h_fea_len"],
-        n_conv=args["n_conv"],
-        n_h=args["n_h"],
-        classes=2 if args["task"] == "classification" else 0,
-    )
-    model.load_state_dict({name: value.float() for name, value in stored["state_dict"].items()}, strict=True)
-    return model.eval(), {name: float(value) for name, value in stored["normalizer"].items()}
-
-
-def _load_plain(path: str | Path) -> dict:
-    """torch.load restricted to tensors, plain values and NumPy scalars (the classifier's best score is one)."""
-    import numpy as np
-
-    scalar = np.float64(0.0).__reduce__()[0]
-    allowed = [(scalar, "numpy.core.multiarray.scalar"), np.dtype, type(np.dtype(np.float64))]
-    with torch.serialization.safe_globals(allowed):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        model = CGCNN(
+            element_features,
+            atom_fea=args["atom_fea_len"],
+            h_fea=args["h_fea_len"],
+            n_conv=args["n_conv"],
+            n_h=args["n_h"],
+            classes=2 if args["task"] == "classification" else 0,
+        )
+        model.load_state_dict({name: value.float() for name, value in stored["state_dict"].items()}, strict=True)
+        normaliser = {name: float(value) for name, value in stored["normalizer"].items()}
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not an official CGCNN checkpoint: {str(error).splitlines()[0]}") from error
+    return model.eval(), normaliser

@@ -253,7 +253,7 @@ def load_author_model(path: str | Path) -> tuple[MEGNet, AuthorSettings]:
     layers = _read_layers(path)
     try:
         model = _build(layers, converter, extensive=settings.per_atom)
-    except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a MEGNet as the authors released them ({error}).") from error
     return model.eval(), settings
 
@@ -280,7 +280,7 @@ def _read_layers(path: Path) -> dict[str, KerasLayer]:
             stored = file["model_weights"]
             layers = {one["name"]: KerasLayer(one, stored[one["name"]]) for one in config["layers"]}
             (output,) = (name for name, *_ in config["output_layers"])
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a Keras model in hdf5 ({error}).") from error
     layers[output] = layers.pop(output)
     return layers
@@ -294,7 +294,7 @@ def _read_settings(path: Path) -> tuple[AuthorSettings, dict]:
         scaler = said.get("target_scaler", {})  # the models of 2018 for crystals have none: the target as it is
         mean, std = scaler.get("mean", 0.0), scaler.get("std", 1.0)
         settings = AuthorSettings(converter.get("cutoff"), mean, std, not scaler.get("is_intensive", True))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not the description of a released MEGNet ({error}).") from error
     return settings, converter
 

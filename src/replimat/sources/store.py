@@ -4,7 +4,7 @@ What only `data=paper` asks for lies in data-paper/ in the same manner: it is ch
 it leaves the lock of the default suite as it is.
 """
 
-import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,11 +45,12 @@ def fetch(name: str) -> Path | None:
     if not card.source.members:
         return None
     folder = folder_of(name)
+    _refuse_linked_folders(name, folder)
     remove_leftovers(folder)
     wanted = [member for member in card.source.members if _fault(folder, member)]
     for member in wanted:
         if (folder / member.save_as).exists():
-            _quarantine(name, folder / member.save_as)
+            set_aside(folder / member.save_as, name)
     if wanted:
         _obtain(card, wanted, folder)
     verify(name)
@@ -63,13 +64,14 @@ def verify(name: str) -> None:
     """
     card = cards.dataset(name)
     folder = folder_of(name)
+    _refuse_linked_folders(name, folder)
     for member in card.source.members:
         path = folder / member.save_as
         if not (fault := _fault(folder, member)):
             continue
         if not path.exists():
             raise IntegrityError(f"{_shown(name)}: {member.save_as} is missing. Run `replimat fetch {name}` to get it.")
-        moved = _quarantine(name, path)
+        moved = set_aside(path, name)
         raise IntegrityError(
             f"{_shown(name)}: {member.save_as} has {fault} ({_origin(card)}).\n"
             f"The file was truncated or changed. It was moved to {moved}; run `replimat fetch {name}` to get it again."
@@ -106,6 +108,29 @@ def write_manifest(names: Iterable[str]) -> Path:
     return path
 
 
+def set_aside(path: Path, kind: str, name: str = "") -> str:
+    """Move a wrong file to .quarantine/<kind>/<name, else its own>, over a leftover; returns where it went, relative to
+    the project. Raises IntegrityError when it cannot be moved.
+    """
+    root = cards.project_root()
+    target = root / ".quarantine" / kind / (name or path.name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, target)
+    except OSError as error:
+        raise IntegrityError(
+            f"{path} is not the expected file and could not be moved away ({error.strerror or error})."
+        ) from error
+    return str(target.relative_to(root))
+
+
+def _refuse_linked_folders(name: str, folder: Path) -> None:
+    """Raise IntegrityError where a folder inside data/<name>/ is a link: its files would be others'."""
+    inside = {parent for member in cards.dataset(name).source.members for parent in Path(member.save_as).parents}
+    if linked := sorted(str(parent) for parent in inside - {Path(".")} if (folder / parent).is_symlink()):
+        raise IntegrityError(f"{_shown(name)}: {linked[0]} is a link, and the folder holds files alone. Remove it.")
+
+
 def _shown(name: str) -> str:
     """The folder of a dataset, relative to the project."""
     return f"{ROOTS[cards.dataset(name).data]}/{name}"
@@ -136,20 +161,6 @@ def _obtain(card: DatasetCard, members: list[Member], folder: Path) -> None:
             raise SourceError(f"Dataset {card.name!r} is computed ({card.source.engine}): there is nothing to fetch.")
         case DerivedSource(parents=parents):
             raise SourceError(f"Dataset {card.name!r} is made from {', '.join(parents)}: fetch these.")
-
-
-def _quarantine(name: str, path: Path) -> str:
-    """Move a file out of data/, over a leftover of the same name; returns where it went, relative to the project."""
-    root = cards.project_root()
-    target = root / ".quarantine" / name / path.name
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
-    except OSError as error:
-        raise IntegrityError(
-            f"{path} is not the expected file and could not be moved away ({error.strerror})."
-        ) from error
-    return str(target.relative_to(root))
 
 
 def _origin(card: DatasetCard) -> str:

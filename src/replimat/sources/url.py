@@ -33,7 +33,7 @@ def mirror_manifest(mirror: Path) -> dict[str, dict[str, str]]:
     try:
         with open(mirror / MANIFEST, newline="", encoding="utf-8") as stream:
             return {row["path"]: row for row in csv.DictReader(stream)}
-    except (OSError, KeyError, UnicodeDecodeError) as error:
+    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"{mirror}: no readable {MANIFEST} ({error}). Mend or unset REPLIMAT_MIRROR.") from error
 
 
