@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from replimat import cards, files
-from replimat.errors import ReplimatError, Stopped
+from replimat.errors import IntegrityError, ReplimatError, Stopped
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -84,12 +84,23 @@ def fetch(
 def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Datasets; none means all that are in data/.")] = None,
 ) -> None:
-    """Check every file of data/ against its card. A damaged file is set aside and named; exit code 1."""
+    """Check every file of data/ against its card, and what DVC's cache holds of them against data.dvc.
+
+    Whatever is damaged is named and moved to .quarantine/, with the command that brings it back; exit code 1.
+
+    DVC trusts its cache: a damaged object in it goes into data/ and to remotes, and `dvc status` finds nothing. So run
+    this before `dvc push` and after `dvc pull`; docs/remotes.md says more.
+    """
     from replimat.sources import store
 
-    for name in names or store.present():
-        store.verify(name)
-        print(f"{name}: every file is as its card says")
+    faults = []
+    for check in (*(partial(_verify_data, name) for name in names or store.present()), partial(_verify_cache, names)):
+        try:
+            check()
+        except IntegrityError as fault:  # the next may have its own
+            faults.append(str(fault))
+    if faults:
+        raise IntegrityError("\n".join(faults))
 
 
 @app.command()
@@ -202,6 +213,24 @@ def _stop(*_) -> None:
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Stopped("stopped by SIGTERM; the same command continues")
+
+
+def _verify_data(name: str) -> None:
+    from replimat.sources import store
+
+    store.verify(name)
+    print(f"{name}: every file is as its card says")
+
+
+def _verify_cache(names: list[str] | None) -> None:
+    from replimat.sources.dvc_cache import BRING_BACK, verify_cache
+
+    if not (cached := verify_cache(names or ())):
+        return
+    print(f"DVC's cache: {cached.objects} objects of data/ are as data.dvc says")
+    if cached.absent:
+        shown = ", ".join(cached.absent[:5]) + (", ..." if len(cached.absent) > 5 else "")
+        print(f"DVC's cache has no object for {len(cached.absent)} files: {shown}. {BRING_BACK} brings them.")
 
 
 def _run(
