@@ -13,8 +13,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from daemons import found, free_ports, wait
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue")
 DEVICES = ("/dev/null", "/dev/zero")  # stand for GPUs: Slurm counts them and hands them out, nobody opens them
@@ -54,7 +55,7 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 def missing() -> list[str]:
     """Programs of Slurm that are not installed here."""
-    return [name for name in PROGRAMS if not _found(name)]
+    return [name for name in PROGRAMS if not found(name)]
 
 
 @contextlib.contextmanager
@@ -72,12 +73,12 @@ def slurm(folder: Path, gpus: int = 0):
         running.append(_munge(folder))
         for name in ("slurmctld", "slurmd"):
             log = (folder / f"{name}.out").open("w")
-            running.append(subprocess.Popen([_found(name), "-D"], env=environment, stdout=log, stderr=log))
+            running.append(subprocess.Popen([found(name), "-D"], env=environment, stdout=log, stderr=log))
         _wait_for_node(environment, folder)
         yield environment
     finally:
-        subprocess.run([_found("scancel"), "--state=RUNNING"], env=environment, capture_output=True)
-        subprocess.run([_found("scancel"), "--state=PENDING"], env=environment, capture_output=True)
+        subprocess.run([found("scancel"), "--state=RUNNING"], env=environment, capture_output=True)
+        subprocess.run([found("scancel"), "--state=PENDING"], env=environment, capture_output=True)
         for process in reversed(running):
             process.terminate()
             process.wait(timeout=30)
@@ -88,7 +89,7 @@ def _configure(folder: Path, gpus: int) -> None:
     values = {
         "host": socket.gethostname().split(".")[0],
         "user": pwd.getpwuid(os.getuid()).pw_name,
-        "ports": _free_ports(2),
+        "ports": free_ports(2),
         "folder": folder,
         "cores": os.cpu_count(),
         "memory": memory,
@@ -103,7 +104,7 @@ def _srun(folder: Path) -> None:
     """An srun that finds this configuration: inside a job Snakemake removes every SLURM_ variable."""
     path = folder / "bin" / "srun"
     path.parent.mkdir()
-    path.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {_found("srun")} "$@"\n')
+    path.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {found("srun")} "$@"\n')
     path.chmod(0o755)
 
 
@@ -113,41 +114,18 @@ def _munge(folder: Path) -> subprocess.Popen:
     key.chmod(0o600)
     places = {"key-file": key, "socket": folder / "munge.socket", "pid-file": folder / "munge.pid"}
     places |= {"seed-file": folder / "munge.seed", "log-file": folder / "munge.log"}
-    words = [_found("munged"), "--foreground", "--force", *(f"--{name}={path}" for name, path in places.items())]
+    words = [found("munged"), "--foreground", "--force", *(f"--{name}={path}" for name, path in places.items())]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _wait(lambda: (folder / "munge.socket").exists(), f"munged does not answer, see {folder}/munge.log")
+    wait(lambda: (folder / "munge.socket").exists(), f"munged does not answer, see {folder}/munge.log")
     return process
 
 
 def _wait_for_node(environment: dict, folder: Path) -> None:
     def idle() -> bool:
-        words = [_found("sinfo"), "--noheader", "--format=%t"]
+        words = [found("sinfo"), "--noheader", "--format=%t"]
         return "idle" in subprocess.run(words, env=environment, capture_output=True, text=True).stdout
 
-    _wait(idle, f"the node does not become idle, see the logs in {folder}")
-
-
-def _wait(ready, complaint: str, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > deadline:
-            raise TimeoutError(complaint)
-        time.sleep(0.2)
-
-
-def _found(name: str) -> str | None:
-    """Where a program is; daemons lie outside an ordinary user's PATH."""
-    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    wait(idle, f"the node does not become idle, see the logs in {folder}")
 
 
 def main() -> int:
