@@ -56,6 +56,8 @@ def check(data: Dataset, card: DatasetCard) -> None:
         raise DataError(
             f"Dataset {card.name!r}: {len(data)} usable rows, its card says {card.rows}. Rows left out: {named}."
         )
+    if data.ids.dtype.kind != "U" or not np.char.str_len(data.ids).all():
+        raise DataError(f"Dataset {card.name!r}: the id of a row is missing, or no text.")
     if repeated := len(data) - len(np.unique(data.ids)):
         raise DataError(f"Dataset {card.name!r}: {repeated} ids stand more than once.")
     _check_structures(data, card)

@@ -46,7 +46,10 @@ class Rows:
                 self.missing.setdefault(target, {})[name] = reason
 
     def leave_out(self, name: str, reason: str) -> None:
-        """Name a row that cannot be used."""
+        """Name a row that cannot be used; rows of one name are counted one by one."""
+        name = str(name)
+        while name in self.left_out:
+            name += " again"
         self.left_out[name] = reason
 
     def dataset(self) -> Dataset:

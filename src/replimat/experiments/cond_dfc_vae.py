@@ -28,7 +28,7 @@ from replimat.experiments.random_structures import random_crystals
 from replimat.experiments.shared import ROWS, element_features, selection
 from replimat.representations.conversion import packed, unpacked
 from replimat.representations.voxels import VoxelSites, crystal_of, from_origin, padded, voxelise
-from replimat.sources.store import folder_of
+from replimat.sources.store import verified_folder
 from replimat.training.settings import Scaling, Training
 
 WEIGHTS = "cgcnn_weights"
@@ -61,7 +61,7 @@ class ConditionedSites:
         return {"sites": VoxelSites.version}
 
     def __call__(self, structures: Structures, progress: bool = True) -> dict[str, np.ndarray]:
-        energy = author_property("formation_energy", structures, folder_of(WEIGHTS))
+        energy = author_property("formation_energy", structures, verified_folder(WEIGHTS))
         return VoxelSites()(structures, progress) | {"condition": energy}
 
 
@@ -319,7 +319,7 @@ def position_distance(made: tuple, true: tuple) -> float:
 
 def predicted_energy(made: Structures, device: str) -> np.ndarray:
     """Formation energy by CGCNN's released weights, eV/atom [n]; NaN where there is no answer."""
-    return author_property("formation_energy", made, folder_of(WEIGHTS), device)
+    return author_property("formation_energy", made, verified_folder(WEIGHTS), device)
 
 
 # ---------------------------------------------------------------- generation

@@ -288,20 +288,20 @@ class Judge:
         from replimat.experiments.multifidelity import multifidelity_gap
         from replimat.experiments.properties import author_property
         from replimat.physics.pourbaix import decomposition_energies
-        from replimat.sources.store import folder_of
+        from replimat.sources.store import verified_folder
 
         counts, known = _counts(crystals), _counts(self.phases.structures)
         reference = known, self.phases.energy
         formed, phases = (formation_energies(*each, *reference, SYMBOLS) for each in ((counts, energy), reference))
         hull = above_hull(counts, formed, known, phases, SYMBOLS)
-        folder = folder_of("cgcnn_weights")
+        folder = verified_folder("cgcnn_weights")
         theirs = [
             author_property("formation_energy", s, folder, self.device) for s in (crystals, self.phases.structures)
         ]
         alone = (known > 0).sum(axis=1) == 1
         theirs[1] = np.where(alone, 0.0, theirs[1])  # an element's formation energy needs no prediction
         water = decomposition_energies(counts, formed, known, phases, SYMBOLS, ACIDITIES, POTENTIAL).min(axis=1)
-        gap = multifidelity_gap(crystals, folder_of("megnet_weights"), "HSE", self.device)
+        gap = multifidelity_gap(crystals, verified_folder("megnet_weights"), "HSE", self.device)
         return {
             "mean.e_hull": hull,
             "mean.e_hull_cgcnn": above_hull(counts, theirs[0], known, theirs[1], SYMBOLS),

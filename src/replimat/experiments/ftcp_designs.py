@@ -140,12 +140,12 @@ def surrogate(name: str, crystals: Structures, device: str) -> np.ndarray:
     """A property as the CGCNN authors' weights predict it [n]; NaN where they do not know an element."""
     from replimat.experiments.properties import author_property
     from replimat.models.elements import N_ELEMENTS
-    from replimat.sources.store import folder_of
+    from replimat.sources.store import verified_folder
 
     values = np.full(len(crystals), np.nan)
     known = np.flatnonzero(np.maximum.reduceat(crystals.numbers, crystals.offsets[:-1]) < N_ELEMENTS)
     if len(known):
-        values[known] = author_property(name, crystals.take(known), folder_of("cgcnn_weights"), device)
+        values[known] = author_property(name, crystals.take(known), verified_folder("cgcnn_weights"), device)
     return values
 
 

@@ -45,7 +45,7 @@ def prepare(experiment: Prepared) -> Path:
     if fold is not None:
         arrays["fold"] = fold
     if experiment.extras:
-        arrays |= experiment.extras(store.folder_of(experiment.extras_from))
+        arrays |= experiment.extras(store.verified_folder(experiment.extras_from))
     test = test_values(arrays, data.ids[rows])
     if isinstance(experiment, Learned):
         shared, twins = shared_kin(arrays, experiment.data.kin), []

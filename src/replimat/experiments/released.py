@@ -36,15 +36,17 @@ def released_file(column: str) -> str:
 def read_released(folder: Path, column: str) -> Released:
     """The predictions of a file in the target's unit; one that is no number is NaN.
 
-    Raises DataError when columns are missing or an id stands twice.
+    Raises DataError when the file is no table, columns are missing or an id stands twice.
     """
     path, scale = folder / released_file(column), scale_of(column)
-    reader = csv.DictReader(io.StringIO(only_member(path).decode("utf-8")), skipinitialspace=True)
-    columns = reader.fieldnames or []
+    try:
+        reader = csv.DictReader(io.StringIO(only_member(path).decode("utf-8")), skipinitialspace=True)
+        columns, rows = reader.fieldnames or [], list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not readable as CSV in UTF-8 ({error}).") from error
     if not {"id", "prediction"} <= set(columns):
         raise DataError(f"{path}: columns are {', '.join(columns)}; expected id and prediction, and perhaps target.")
-    rows = list(reader)
-    ids = [row["id"].strip() for row in rows]
+    ids = [(row["id"] or "").strip() for row in rows]
     if repeated := len(ids) - len(set(ids)):
         raise DataError(f"{path}: {repeated} ids stand more than once.")
     prediction = scale * np.array([_number(row["prediction"]) for row in rows])

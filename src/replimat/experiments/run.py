@@ -121,7 +121,7 @@ class Run:
         """The model of a seed with its scaling, and the seconds its training took."""
         watch = Stopwatch()
         if isinstance(self.experiment, AuthorWeights):
-            model, scaling = self.experiment.load(store.folder_of(self.experiment.weights), self.arrays)
+            model, scaling = self.experiment.load(store.verified_folder(self.experiment.weights), self.arrays)
             return model.to(self.precision), scaling, watch.read()["wall_seconds"]
         torch.manual_seed(seed)
         model = self.experiment.model(self.arrays).to(self.precision)

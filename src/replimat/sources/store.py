@@ -21,15 +21,21 @@ def folder_of(name: str) -> Path:
     return cards.project_root() / ROOTS[cards.dataset(name).data] / name
 
 
+def verified_folder(name: str) -> Path:
+    """Where the members of a dataset lie, for who is about to read them. Raises what `verify` raises."""
+    verify(name)
+    return folder_of(name)
+
+
 def member_path(name: str, save_as: str) -> Path:
-    """Path of one fetched member of a dataset. Raises SourceError when the card or the folder lacks it."""
-    card = cards.dataset(name)
-    if save_as not in {member.save_as for member in card.source.members}:
+    """Path of one fetched member of a dataset, verified. Raises SourceError when the card or the folder lacks it,
+    IntegrityError when it is not the expected file.
+    """
+    member = next((member for member in cards.dataset(name).source.members if member.save_as == save_as), None)
+    if member is None:
         raise SourceError(f"Dataset {name!r} has no member {save_as!r} on its card.")
-    path = folder_of(name) / save_as
-    if not path.is_file():
-        raise SourceError(f"{_shown(name)}: {save_as} is missing. Run `replimat fetch {name}`.")
-    return path
+    _require(name, member)
+    return folder_of(name) / save_as
 
 
 def fetch(name: str) -> Path | None:
@@ -66,16 +72,7 @@ def verify(name: str) -> None:
     folder = folder_of(name)
     _refuse_linked_folders(name, folder)
     for member in card.source.members:
-        path = folder / member.save_as
-        if not (fault := _fault(folder, member)):
-            continue
-        if not path.exists():
-            raise IntegrityError(f"{_shown(name)}: {member.save_as} is missing. Run `replimat fetch {name}` to get it.")
-        moved = set_aside(path, name)
-        raise IntegrityError(
-            f"{_shown(name)}: {member.save_as} has {fault} ({_origin(card)}).\n"
-            f"The file was truncated or changed. It was moved to {moved}; run `replimat fetch {name}` to get it again."
-        )
+        _require(name, member)
     known = {folder / member.save_as for member in card.source.members}
     others = (path for path in folder.rglob("*") if not path.is_dir() and path not in known)
     strangers = [path for path in others if not is_temporary(path.relative_to(folder))]
@@ -84,6 +81,20 @@ def verify(name: str) -> None:
         raise IntegrityError(
             f"{_shown(name)}: {names}: not on the card, and that folder holds raw members only. Move it elsewhere."
         )
+
+
+def _require(name: str, member: Member) -> None:
+    """Raise IntegrityError unless a member is there as its card says; another file in its place is moved away."""
+    folder = folder_of(name)
+    if not (fault := _fault(folder, member)):
+        return
+    if not (folder / member.save_as).exists():
+        raise IntegrityError(f"{_shown(name)}: {member.save_as} is missing. Run `replimat fetch {name}` to get it.")
+    moved = set_aside(folder / member.save_as, name)
+    raise IntegrityError(
+        f"{_shown(name)}: {member.save_as} has {fault} ({_origin(cards.dataset(name))}).\n"
+        f"The file was truncated or changed. It was moved to {moved}; run `replimat fetch {name}` to get it again."
+    )
 
 
 def present() -> list[str]:
