@@ -134,7 +134,8 @@ def fit(
     """Train an experiment with all its seeds, predict the test rows and write run.json. Continues where it was
     killed. Several experiments run one after another, in one process.
     """
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     for experiment in experiments:
         run = _run(paper, experiment, scale, device, threads, deterministic, seeds, devices)
         with files.alone(run.folder / files.LOCK):
@@ -207,12 +208,13 @@ def needed_datasets(data: str = "embedded") -> list[str]:
     )
 
 
-def _stop(*_) -> None:
-    """What SIGTERM does, which a scheduler sends some seconds before it kills. Nothing needs saving: every file is
-    whole, and a training has its last checkpoint.
+def _stop(number: int, _) -> None:
+    """What SIGTERM does, which a scheduler sends some seconds before it kills, and ctrl-C. Nothing needs saving: every
+    file is whole, and a training has its last checkpoint.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Stopped("stopped by SIGTERM; the same command continues")
+    signal.signal(number, signal.SIG_IGN)
+    number = signal.Signals(number)
+    raise Stopped(f"stopped by {number.name}; the same command continues", number)
 
 
 def _verify_data(name: str) -> None:
@@ -229,8 +231,8 @@ def _verify_cache(names: list[str] | None) -> None:
         return
     print(f"DVC's cache: {cached.objects} objects of data/ are as data.dvc says")
     if cached.absent:
-        shown = ", ".join(cached.absent[:5]) + (", ..." if len(cached.absent) > 5 else "")
-        print(f"DVC's cache has no object for {len(cached.absent)} files: {shown}. {BRING_BACK} brings them.")
+        others = f" and {len(cached.absent) - 5} more" if len(cached.absent) > 5 else ""
+        print(f"DVC's cache lacks {', '.join(cached.absent[:5])}{others}; {BRING_BACK} brings them")
 
 
 def _run(

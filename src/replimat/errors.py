@@ -1,5 +1,7 @@
 """Errors a person can act on: one line that says what was expected, what came and what to do."""
 
+import signal
+
 
 class ReplimatError(Exception):
     """Base of every error the command line prints as one line instead of a traceback."""
@@ -30,11 +32,11 @@ class ExperimentError(ReplimatError):
 
 
 class Stopped(SystemExit):
-    """The process was asked to end (SIGTERM). Not an Exception: a seed that was stopped has not failed."""
+    """The process was asked to end by a signal. Not an Exception: a seed that was stopped has not failed."""
 
-    def __init__(self, message: str):
-        super().__init__(128 + 15)  # exit code of a process that SIGTERM ended
-        self.message = message
+    def __init__(self, message: str, number: signal.Signals = signal.SIGTERM):
+        super().__init__(128 + number)  # exit code of a process that this signal ended
+        self.message, self.number = message, number
 
     def __str__(self) -> str:
         return self.message

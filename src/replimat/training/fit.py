@@ -92,11 +92,10 @@ def train(
         _run(trainer, task, loaders, checkpoints / "last.ckpt")
         chosen = checkpoints / ("best.ckpt" if settings.keep == "best" else "last.ckpt")
         task.load_state_dict(torch.load(chosen, map_location="cpu", weights_only=True)["state_dict"])
-    except Stopped:
+    except Stopped as stopped:
         done = len(pd.read_csv(folder / "log.csv")) if (folder / "log.csv").exists() else 0
-        raise Stopped(
-            f"{label}: stopped by SIGTERM; the same command continues from epoch {done + 1} of {settings.epochs}"
-        ) from None
+        said = f"the same command continues from epoch {done + 1} of {settings.epochs}"
+        raise Stopped(f"{label}: stopped by {stopped.number.name}; {said}", stopped.number) from None
     except UnpicklingError as error:
         raise IntegrityError(
             f"{checkpoints}: a checkpoint there holds more than numbers and could run foreign code; not loaded. "
