@@ -320,12 +320,9 @@ def try_fault(name: str, fault: Callable, ground: Ground, tries: int, seed: int)
 
 def telling(said: str, ground: Ground) -> str:
     """The one line of what was said that tells a person about the fault; without the folder of this try."""
-    suite = ground.suite
-    lines = [
-        line.strip()
-        for line in said.replace(f"{suite.folder}/", "").replace(f"{suite.root}/", "").splitlines()
-        if line.strip()
-    ]
+    for folder in (ground.suite.folder, ground.suite.root):
+        said = said.replace(f"{folder}/", "")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     words = ("error: ", "Error: ", "stopped by", "waiting", "not used", "starting anew", "computed again", "killed run")
     return next((line for word in words for line in lines if word in line), lines[-1] if lines else "")[:300]
 
