@@ -87,6 +87,9 @@ compile = uv pip compile pyproject.toml --universal --python-version 3.11 --gene
 lock: ## write envs/ anew from pyproject.toml
 	$(compile) --extra dev --output-file envs/gpu.txt
 	$(compile) --constraint envs/gpu.txt --output-file envs/train.txt
+	$(compile) --constraint envs/gpu.txt --extra remotes --output-file envs/remotes.txt
+	awk 'NR == FNR {have[$$1]; next} /^[^ ]/ {keep = !($$1 in have)} keep' envs/gpu.txt envs/remotes.txt > envs/remotes.new
+	mv envs/remotes.new envs/remotes.txt
 	awk '/^[^ ]/ {keep = /^nvidia-ml-/ || !/^(torch==|triton==|cuda-|nvidia-)/} keep' envs/gpu.txt > envs/cpu.txt
 	sed -i.old "s/^torch==.*/$$(grep -o '^torch==[0-9.]*' envs/gpu.txt)/" envs/torch.txt
 	rm envs/torch.txt.old
