@@ -38,7 +38,7 @@ class Clone:
 
     def use(self, remote: Remote, verify: str = "true") -> None:
         """Make a remote known, as docs/remotes.md says; what is secret stays out of git."""
-        assert self.dvc("remote", "add", "--default", "store", remote.url)
+        assert self.dvc("remote", "add", "--force", "--default", "store", remote.url)
         for name, value in (remote.options | {"verify": verify}).items():
             assert self.dvc("remote", "modify", "store", name, value)
         for name, value in remote.secrets.items():

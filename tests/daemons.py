@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+GRACE = 2  # seconds between SIGTERM and SIGKILL
+
 
 def found(name: str) -> str | None:
     """Where a program is; daemons lie outside an ordinary user's PATH."""
@@ -56,7 +58,7 @@ def running(command: Sequence[str | Path], log: Path, port: int) -> Iterator[sub
         finally:
             process.terminate()
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=GRACE)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -44,6 +44,7 @@ def missing(kind: str) -> str:
 @contextlib.contextmanager
 def http_server(folder: Path) -> Iterator[Remote]:
     """The web server of `python -m http.server`: it gives files and takes none."""
+    folder.mkdir(exist_ok=True)
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
@@ -143,7 +144,7 @@ def _sockets_removed(ports: dict[str, int]) -> Iterator[None]:
                 socket.unlink()
 
 
-SERVERS = {"ssh": ssh_server, "s3": s3_server, "webdav": webdav_server}
+SERVERS = {"http": http_server, "ssh": ssh_server, "s3": s3_server, "webdav": webdav_server}
 
 
 def _beside(folder: Path) -> Path:
