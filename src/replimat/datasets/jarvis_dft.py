@@ -16,7 +16,7 @@ import numpy as np
 
 from replimat.cards import DatasetCard
 from replimat.datasets.base import Dataset
-from replimat.datasets.rows import Rows
+from replimat.datasets.rows import Rows, require_listed
 from replimat.errors import DataError, SourceError
 from replimat.sources.archives import sole_member
 
@@ -110,6 +110,7 @@ def _structures(path: Path) -> dict[str, str]:
 def _structure(poscar: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     from pymatgen.io.vasp import Poscar
 
+    require_listed(poscar)
     crystal = Poscar.from_str(poscar).structure
     return np.array(crystal.atomic_numbers), crystal.cart_coords, crystal.lattice.matrix
 

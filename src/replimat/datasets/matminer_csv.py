@@ -14,7 +14,7 @@ import numpy as np
 
 from replimat.cards import DatasetCard
 from replimat.datasets.base import Dataset
-from replimat.datasets.rows import Rows
+from replimat.datasets.rows import Rows, require_listed
 from replimat.errors import DataError
 
 UNREADABLE = (ValueError, KeyError, IndexError, TypeError, SyntaxError, AttributeError, StopIteration)
@@ -67,5 +67,6 @@ def from_poscar(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Numbers [A], positions [A, 3], cell [3, 3] of a POSCAR."""
     from ase.io.vasp import read_vasp
 
+    require_listed(text)
     atoms = read_vasp(io.StringIO(text))
     return atoms.numbers, atoms.positions, atoms.cell.array

@@ -69,6 +69,8 @@ def check(data: MeasuredPatterns, card: DatasetCard) -> None:
     n = len(data)
     if card.rows is not None and n != card.rows:
         raise DataError(f"Dataset {card.name!r}: {n} patterns, its card says {card.rows}.")
+    if not n:
+        raise DataError(f"Dataset {card.name!r}: no patterns.")
     if repeated := n - len(np.unique(data.ids)):
         raise DataError(f"Dataset {card.name!r}: {repeated} ids stand more than once.")
     lengths = [len(data.axis), len(data.intensity), len(data.wavelengths), *map(len, data.labels.values())]

@@ -15,13 +15,16 @@ import numpy as np
 from replimat.cards import DatasetCard
 from replimat.datasets.base import Dataset, Structures, are_elements
 from replimat.errors import DataError
+from replimat.sources.archives import require_unpacked
 
+LARGEST = 1 << 28  # bytes of a file when unpacked; these have a tenth
 PARTS = {"train": 0, "test": 2}
 
 
 def read(folder: Path, card: DatasetCard) -> Dataset:
     """The unique frames of one molecule: `energy` in eV [n], `forces` in eV/angstrom [N, 3], splits "01" to "05"."""
     path = folder / card.source.members[0].save_as
+    require_unpacked(path, LARGEST)
     try:
         with np.load(path, allow_pickle=False) as stored:
             numbers, positions, forces = stored["Z"], stored["pos"], stored["forces"]

@@ -66,6 +66,14 @@ class Rows:
         )
 
 
+def require_listed(poscar: str) -> None:
+    """Raise ValueError where a POSCAR speaks of more atoms than it has lines: its readers make room for them first."""
+    lines = poscar.split("\n")
+    said = sum(int(word) for line in lines[5:7] for word in line.split() if word.lstrip("+").isdecimal())
+    if said > len(lines):
+        raise ValueError(f"{said:,} atoms in {len(lines)} lines")
+
+
 def structure_fault(numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, periodic: bool, atoms: float) -> str:
     """What makes a structure with that many atoms (its filled sites) unusable; empty when nothing does."""
     if len(numbers) == 0:

@@ -38,6 +38,9 @@ def power_factors(path: Path) -> dict[str, float]:
     """Power factor by id, where the line has every value, as the authors have it. Raises DataError for another file."""
     try:
         with open(path, newline="", encoding="utf-8") as stream:
-            return {line[ID]: float(line[COLUMN]) for line in csv.DictReader(stream) if all(line.values())}
-    except (OSError, KeyError, ValueError) as error:
+            known = {line[ID]: float(line[COLUMN]) for line in csv.DictReader(stream) if all(line.values())}
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: not the expected csv file ({error}).") from error
+    if wrong := [name for name, value in known.items() if not np.isfinite(value)]:
+        raise DataError(f"{path}: {len(wrong)} power factors are not finite, first that of {wrong[0]}.")
+    return known

@@ -3,15 +3,17 @@
 An atom of a shared or partly filled site is one row with its occupancy.
 """
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 
 from replimat.cards import DatasetCard
+from replimat.datasets import cifs
 from replimat.datasets.base import Dataset
+from replimat.datasets.cifs import parsed_cif
 from replimat.datasets.rows import Rows
 
+CODE = (cifs.__file__,)  # decides what is read too
 UNREADABLE = (ValueError, KeyError, IndexError, TypeError, ArithmeticError, AssertionError, StopIteration)
 NUMBERS = ("_symmetry_Int_Tables_number", "_space_group_IT_number")
 SYMBOLS = ("_symmetry_space_group_name_H-M", "_space_group_name_H-M_alt")
@@ -34,16 +36,11 @@ def read(folder: Path, card: DatasetCard) -> Dataset:
 
 def crystal(path: Path) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray | None, int]:
     """(numbers [A], positions [A, 3], cell [3, 3]), occupancies [A] or None when all sites are full, space group."""
-    from pymatgen.io.cif import CifParser
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        parser = CifParser(path)
-        found = parser.parse_structures(primitive=False)[0]
+    found, fields = parsed_cif(path.read_text(encoding="utf-8"))
     atoms = [(kind.Z, site.coords, share) for site in found for kind, share in site.species.items()]
     numbers, positions, shares = (np.array(part) for part in zip(*atoms, strict=True))
     structure = (numbers, positions, found.lattice.matrix)
-    return structure, None if (shares == 1).all() else shares, _space_group(next(iter(parser.as_dict().values())))
+    return structure, None if (shares == 1).all() else shares, _space_group(fields)
 
 
 def _space_group(fields: dict[str, str]) -> int:

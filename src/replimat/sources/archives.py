@@ -66,6 +66,31 @@ def sole_member(path: Path, most: int) -> bytes:
     return found
 
 
+def gunzipped(path: Path, most: int) -> bytes:
+    """What a gzipped file holds, of at most `most` bytes. Raises IntegrityError."""
+    try:
+        with gzip.open(path) as stream:
+            found = stream.read(most + 1)
+    except Exception as error:
+        raise _damaged(path, error) from error
+    if len(found) > most:
+        raise IntegrityError(f"{path}: unpacks to more than {most:,} bytes; not read.")
+    return found
+
+
+def require_unpacked(path: Path, most: int) -> None:
+    """Raise IntegrityError unless a zip file (.npz) is one, packed plainly, of at most `most` bytes when unpacked."""
+    try:
+        with zipfile.ZipFile(path) as content:
+            infos = content.infolist()
+    except Exception as error:
+        raise _damaged(path, error) from error
+    if (size := sum(info.file_size for info in infos)) > most:
+        raise IntegrityError(f"{path}: unpacks to {size:,} bytes, expected at most {most:,}; not read.")
+    if other := [info.filename for info in infos if info.compress_type not in ZIP_METHODS]:
+        raise IntegrityError(f"{path}: {other[0]} is packed by an unexpected method; not read.")
+
+
 @contextmanager
 def _opened(archive: Path) -> Iterator[Callable[[Member], IO[bytes]]]:
     """A function from a member to an open stream of its bytes."""
