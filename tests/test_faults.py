@@ -22,7 +22,7 @@ from replimat.training.settings import Training
 from small_suite import FETCHED, RUNS
 
 TRIED = {
-    "kill -9 of snakemake and its jobs": 2,
+    "kill -9 of snakemake and its jobs": 1,
     "kill -9 at a file operation of fetch": 4,
     "disk full: data/": 1,
     "file size limit: compare": 1,
