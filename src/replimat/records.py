@@ -3,8 +3,8 @@
 `run.json` holds one Run. Beside it each seed has `seed<k>/predictions.parquet` (id, target, prediction;
 p_class_<k> where several classes are told apart) and `seed<k>/log.csv` (epoch, seconds, train_loss, val_loss,
 val_<metric>, lr, devices). A run that measures several targets (energy and forces, say) has its main one at the top
-and the others in `parts`: what differs there from the top, with the predictions in `seed<k>/predictions-<target>.parquet`.
-Where crystals or molecules are generated, the table of samples lies in `seed<k>/samples.parquet` instead (its columns:
+and the others in `parts`: what differs there from the top, with the predictions in
+`seed<k>/predictions-<target>.parquet`. Where crystals or molecules are generated, the table of samples lies in `seed<k>/samples.parquet` instead (its columns:
 replimat.evaluation.generation).
 
 Two checksums are taken from the prepared data, before any model sees it, and kept in the provenance, so that the
