@@ -34,6 +34,12 @@ def sources(*patterns):
 container: config["container"]
 
 
+onstart:
+    # To limit jobs per second, Snakemake looks at all waiting jobs again each second, and once more for every job that has
+    # ended: by the end of the suite that takes a core. `--cores` and `--jobs` are limit enough.
+    workflow.scheduler.job_rate_limiter = None
+
+
 # An image has no git, and the code that runs in it is that of this folder.
 os.environ["APPTAINERENV_REPLIMAT_COMMIT"] = code_commit()
 

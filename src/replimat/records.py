@@ -4,8 +4,8 @@
 p_class_<k> where several classes are told apart) and `seed<k>/log.csv` (epoch, seconds, train_loss, val_loss,
 val_<metric>, lr, devices). A run that measures several targets (energy and forces, say) has its main one at the top
 and the others in `parts`: what differs there from the top, with the predictions in
-`seed<k>/predictions-<target>.parquet`. Where crystals or molecules are generated, the table of samples lies in `seed<k>/samples.parquet` instead (its columns:
-replimat.evaluation.generation).
+`seed<k>/predictions-<target>.parquet`. Where crystals or molecules are generated, the table of samples lies in
+`seed<k>/samples.parquet` instead (its columns: replimat.evaluation.generation).
 
 Two checksums are taken from the prepared data, before any model sees it, and kept in the provenance, so that the
 predictions can be held against them afterwards: `test_ids_sha256` (which rows are the test set, in any order) and
