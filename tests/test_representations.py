@@ -272,7 +272,7 @@ class TestComposition:
 
     @pytest.mark.parametrize("z", [0, ELEMENTS + 1])
     def test_unknown_element_is_refused(self, z):
-        with pytest.raises(DataError, match="(?i)atomic numbers"):
+        with pytest.raises(DataError, match=r"(?i)atomic numbers"):
             composition_features(Structures.pack([([z], np.zeros((1, 3)), np.eye(3))], periodic=True))
 
 
