@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+REPEATABLE = settings(  # the same examples each time
+    deadline=5000,  # ms: nothing hangs
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much, HealthCheck.too_slow],
+)
 
 WORDS = ("nan", "inf", "-inf", "N/A", "", "null", "1e308", "-1e308", "1e-308", "-1", "0", "1000000000", "Xx", "[]", "é")
 VALUES = (None, True, -1, 0, 10**9, 10**40, 1e308, float("nan"), float("inf"), "", "N/A", [], {}, [[]], {"a": 1}, "é")

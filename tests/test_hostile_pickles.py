@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostile import damaged, object_npy
+from hostile import REPEATABLE, damaged, object_npy
 from projects import Project
 from replimat import cards, sources
 from replimat.datasets import oc20_bulks
@@ -25,13 +25,7 @@ from replimat.models.cgcnn import load_author_checkpoint
 from replimat.models.released import load_released
 from replimat.sources.pickles import NUMPY_GLOBALS, Array, PlainDtype
 
-QUICK = settings(
-    max_examples=150,
-    deadline=5000,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+QUICK = settings(REPEATABLE, max_examples=150)
 LISTS = {"nothing": {}, "numpy": NUMPY_GLOBALS, "oc20_bulks": oc20_bulks.ALLOWED}  # every one that is used
 ATTACKS_ON = "replimat_attacked"  # an environment variable: an attack that ran sets it
 

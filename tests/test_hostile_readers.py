@@ -6,10 +6,10 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from hostile import Text, damaged, with_another_word
+from hostile import REPEATABLE, Text, damaged, with_another_word
 from projects import Project
 from replimat import cards, datasets
 from replimat.cards import ComputedSource, DerivedSource
@@ -20,13 +20,7 @@ from replimat.errors import ReplimatError
 from replimat.sources.store import verified_folder
 from specimens import CIF, POSCAR, Specimen, specimens
 
-QUICK = settings(
-    max_examples=40,
-    deadline=5000,  # ms: none hangs
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much, HealthCheck.too_slow],
-)
+QUICK = settings(REPEATABLE, max_examples=40)
 GIGABYTE = 1 << 20  # KiB, as the system counts
 
 

@@ -36,59 +36,59 @@ def extract(archive: Path, members: list[Member], folder: Path) -> None:
     Raises SourceError when a member is missing or unsafe, IntegrityError when it is not the expected bytes or the
     archive is damaged.
     """
-    try:
-        with _opened(archive) as find:
-            for member in members:
-                _check_name(archive, member)
-                with find(member) as stream:
-                    _write(archive, stream, member, folder)
-    except ReplimatError:
-        raise
-    except Exception as error:  # zipfile and tarfile answer a damaged byte with whatever it leads them to
-        raise _damaged(archive, error) from error
+    with _readable(archive), _opened(archive) as find:
+        for member in members:
+            _check_name(archive, member)
+            with find(member) as stream:
+                _write(archive, stream, member, folder)
 
 
 def sole_member(path: Path, most: int) -> bytes:
     """The one file inside a zip, of at most `most` bytes. Raises SourceError, IntegrityError when it is damaged."""
-    try:
-        with zipfile.ZipFile(path) as content:
-            names = content.namelist()
-            if len(names) != 1:
-                raise SourceError(f"{path}: expected a zip with one file, it has {len(names)}.")
-            with _from_zip(content, names[0]) as stream:
-                found = stream.read(most + 1)
-    except ReplimatError:
-        raise
-    except Exception as error:
-        raise _damaged(path, error) from error
-    if len(found) > most:
-        raise IntegrityError(f"{path}: {names[0]} has more than {most:,} bytes; not read.")
-    return found
+    with _readable(path), zipfile.ZipFile(path) as content:
+        names = content.namelist()
+        if len(names) != 1:
+            raise SourceError(f"{path}: expected a zip with one file, it has {len(names)}.")
+        with _from_zip(content, names[0]) as stream:
+            return _bounded(f"{path}: {names[0]}", stream, most)
 
 
 def gunzipped(path: Path, most: int) -> bytes:
     """What a gzipped file holds, of at most `most` bytes. Raises IntegrityError."""
-    try:
-        with gzip.open(path) as stream:
-            found = stream.read(most + 1)
-    except Exception as error:
-        raise _damaged(path, error) from error
-    if len(found) > most:
-        raise IntegrityError(f"{path}: unpacks to more than {most:,} bytes; not read.")
-    return found
+    with _readable(path), gzip.open(path) as stream:
+        return _bounded(str(path), stream, most)
 
 
 def require_unpacked(path: Path, most: int) -> None:
     """Raise IntegrityError unless a zip file (.npz) is one, packed plainly, of at most `most` bytes when unpacked."""
-    try:
-        with zipfile.ZipFile(path) as content:
-            infos = content.infolist()
-    except Exception as error:
-        raise _damaged(path, error) from error
+    with _readable(path), zipfile.ZipFile(path) as content:
+        infos = content.infolist()
     if (size := sum(info.file_size for info in infos)) > most:
         raise IntegrityError(f"{path}: unpacks to {size:,} bytes, expected at most {most:,}; not read.")
     if other := [info.filename for info in infos if info.compress_type not in ZIP_METHODS]:
         raise IntegrityError(f"{path}: {other[0]} is packed by an unexpected method; not read.")
+
+
+def _bounded(what: str, stream: IO[bytes], most: int) -> bytes:
+    """All that a stream holds, of at most `most` bytes. Raises IntegrityError."""
+    found = stream.read(most + 1)
+    if len(found) > most:
+        raise IntegrityError(f"{what} has more than {most:,} bytes when unpacked; not read.")
+    return found
+
+
+@contextmanager
+def _readable(archive: Path) -> Iterator[None]:
+    """Raise IntegrityError for whatever the readers of archives answer a damaged byte with."""
+    try:
+        yield
+    except ReplimatError:
+        raise
+    except Exception as error:
+        fault = str(error) or type(error).__name__
+        raise IntegrityError(
+            f"{archive}: truncated or damaged archive ({fault}). Delete this file and run again."
+        ) from error
 
 
 @contextmanager
@@ -183,8 +183,3 @@ def _block(stream: IO[bytes], size: int) -> bytes:
         return stream.read(size)
     except Exception as error:
         raise Unreadable(str(error) or type(error).__name__) from error
-
-
-def _damaged(archive: Path, error: Exception) -> IntegrityError:
-    fault = str(error) or type(error).__name__
-    return IntegrityError(f"{archive}: truncated or damaged archive ({fault}). Delete this file and run again.")
