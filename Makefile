@@ -35,7 +35,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-reproduce: $(ready) ## everything: data, training, tables, figures, report (about 50 minutes on two cores)
+reproduce: $(ready) ## everything: data, training, tables, figures, report (about 35 minutes on two cores)
 	snakemake --cores $(CORES) $(ARGS)
 	@echo; echo "Tables, figures and the report:"
 	@find results -path results/published -prune -o -maxdepth 2 -type f -print | sort | sed 's/^/  /'

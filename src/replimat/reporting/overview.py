@@ -113,7 +113,8 @@ def _ticks(axes) -> None:
 
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, 0.8), max(high, 2.2))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    wide = axes.get_xlim()[1] / axes.get_xlim()[0] > 1000  # where labels at 1, 2 and 5 would run into each other
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if wide else (1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
 
