@@ -254,5 +254,14 @@ def test_devices_that_are_not_there_are_refused(device, n, message):
         devices.check_devices(device, n)
 
 
+@pytest.mark.parametrize(("cuda", "build"), [(None, "processors only"), ("13.0", "for CUDA 13.0")])
+def test_a_gpu_that_is_not_there_is_refused(cuda, build, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.version.cuda", cuda)
+    assert devices.pick_device("auto") == devices.pick_device("cpu") == "cpu"
+    with pytest.raises(ReplimatError, match=f"--device cuda: .*{build}"):
+        devices.pick_device("cuda")
+
+
 def test_a_stopped_seed_is_no_failed_seed():
     assert not issubclass(Stopped, Exception)
