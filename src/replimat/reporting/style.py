@@ -33,6 +33,30 @@ MARK = {
     "FAILED": "X",
     "NOT ATTEMPTED": ".",
 }
+# How metrics are written in print: whole names, and words of the others.
+PHRASES = {
+    "mad_mae": "MAD:MAE",
+    "cov_r": "COV-R",
+    "cov_p": "COV-P",
+    "emd_density": "EMD of densities",
+    "emd_energy": "EMD of energies",
+    "emd_n_elements": "EMD of numbers of elements",
+}
+WORDS = {
+    "mape": "MAPE",
+    "top2": "Top-2",
+    "f1": "F1",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "mse": "MSE",
+    "mad": "MAD",
+    "auc": "AUC",
+    "r2": "R²",
+    "ewt": "EwT",
+    "sr5": "SR5",
+    "sr10": "SR10",
+    "sr15": "SR15",
+}
 DPI = 120
 RC = {
     "font.family": "DejaVu Sans",
@@ -79,21 +103,7 @@ def canvas(path, size: tuple[float, float], **grid):
 
 def metric_label(metric: str) -> str:
     """A metric as it stands on an axis or in a table: MAE, AUC, validation MAE, EwT 0.02."""
-    known = {
-        "mape": "MAPE",
-        "top2": "Top-2",
-        "f1": "F1",
-        "mae": "MAE",
-        "rmse": "RMSE",
-        "mse": "MSE",
-        "mad": "MAD",
-        "auc": "AUC",
-        "r2": "R²",
-        "ewt": "EwT",
-    }
-    if metric == "mad_mae":
-        return "MAD:MAE"
-    return " ".join(known.get(word, word) for word in metric.split("_"))
+    return PHRASES.get(metric) or " ".join(WORDS.get(word, word) for word in metric.split("_"))
 
 
 def unit_label(unit: str) -> str:
