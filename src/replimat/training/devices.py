@@ -27,14 +27,17 @@ def pick_device(wanted: str) -> str:
 
     Raises ReplimatError when a GPU is asked for and torch finds none.
     """
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        build = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "for processors only (make VARIANT=gpu)"
-        raise ReplimatError(
-            f"--device cuda: torch finds no GPU. Its build is {build}; `nvidia-smi` says what the driver sees; "
-            "a container has to be started with GPUs (--gpus all). Without one: --device cpu."
-        )
-    return ("cuda" if there else "cpu") if wanted == "auto" else wanted
+    if wanted == "cpu":
+        return wanted
+    if torch.cuda.is_available():
+        return "cuda"
+    if wanted == "auto":
+        return "cpu"
+    build = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "for processors only (make VARIANT=gpu)"
+    raise ReplimatError(
+        f"--device cuda: torch finds no GPU. Its build is {build}; `nvidia-smi` says what the driver sees; "
+        "a container has to be started with GPUs (--gpus all). Without one: --device cpu."
+    )
 
 
 def check_devices(device: str, devices: int) -> None:
