@@ -41,9 +41,9 @@ def project(folder: Path, gpu: str = "") -> Path:
 
 def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
     path = f"{BIN}{os.pathsep}{environment.pop('PATH', os.environ['PATH'])}"
-    return subprocess.run(
-        ["snakemake", *words], cwd=folder, capture_output=True, text=True, env=os.environ | environment | {"PATH": path}
-    )
+    environment = os.environ | environment | {"PATH": path}
+    words = ("snakemake", *words)
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, env=environment, timeout=300)
 
 
 def trainings(*config: str) -> dict[str, list[str]]:
@@ -72,13 +72,23 @@ def test_without_gpus_processes_are_threads():
 # ------------------------------------------------------------------------------------------------------ Slurm
 
 
+SQUEUE = """#!/bin/sh
+echo asked >> {asked}
+test $(wc -l < {asked}) -gt 20 && exec {squeue} "$@"
+exit 1
+"""
+
+
 @pytest.mark.skipif(bool(slurm.missing()), reason=f"not installed: {', '.join(slurm.missing())}")
 def test_a_workflow_runs_under_slurm(tmp_path):
+    """Whose scheduler gives no answer to the first 20 questions, as one does that is started again."""
     folder = project(tmp_path / "project", gpu=", gpu=1")
     with slurm.slurm(tmp_path / "slurm", gpus=1) as environment:
-        words = ["--profile", "profiles/slurm", "--slurm-no-account", "--slurm-status-command", "squeue"]
-        words += ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"]
-        done = run(folder, *words, **environment)
+        squeue = tmp_path / "slurm" / "bin" / "squeue"
+        squeue.write_text(SQUEUE.format(asked=tmp_path / "asked", squeue=shutil.which("squeue")))
+        squeue.chmod(0o755)
+        words = ["--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "1"]
+        done = run(folder, *words, "--seconds-between-status-checks", "1", **environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "SLURM_GPUS_ON_NODE=1" in (folder / "second.txt").read_text()
     lines = (tmp_path / "slurm" / "jobs.txt").read_text().splitlines()
